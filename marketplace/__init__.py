@@ -1,0 +1,1 @@
+"""Wattline's market: gateway, keeper, buyer SDK and command line."""
