@@ -1,0 +1,394 @@
+"""Recomputes every balance from chain events alone and compares: the difference must be 0 atoms.
+
+Independent on purpose: raw JSON-RPC, its own event signatures and folding, eth-account for signatures. It
+imports nothing of the market. Three sources are compared: events since genesis, contract state at one block,
+and the receipts that nodes signed.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from eth_abi import decode as abi_decode
+from eth_abi import encode as abi_encode
+from eth_account import Account
+from eth_account.messages import encode_typed_data
+from eth_utils import keccak, to_checksum_address
+
+EVENTS = {
+    "Deposited": ("address*", "uint128"),
+    "Withdrawn": ("address*", "address", "uint128"),
+    "SessionOpened": ("bytes32*", "address*", "uint32*", "address", "uint128", "uint48", "uint16"),
+    "SessionToppedUp": ("bytes32*", "uint128", "uint128"),
+    "VoucherSettled": ("bytes32*", "uint32*", "uint32", "uint128", "bytes32"),
+    "SessionClosed": ("bytes32*", "uint128", "uint128"),
+    "Collected": ("uint32*", "address*", "uint128", "uint128"),
+    "FeesWithdrawn": ("address", "uint128"),
+    "Transfer": ("address*", "address*", "uint256"),
+}
+RECEIPT_TYPE = (
+    "orderHash:bytes32 responseHash:bytes32 execHash:bytes32 unitsIn:uint64 unitsOut:uint64 amount:uint128 "
+    "startedAtMs:uint64 finishedAtMs:uint64 energyMillijoules:uint64 status:uint8"
+)
+ORDER_TYPE = (
+    "sessionId:bytes32 seq:uint32 offerHash:bytes32 requestHash:bytes32 maxAmount:uint128 issuedAtMs:uint64 "
+    "deadlineMs:uint64 replyKey:bytes32"
+)
+OFFER_TYPE = (
+    "nodeId:uint32 modelId:bytes32 pricePerJob:uint128 priceInPerMillion:uint128 "
+    "priceOutPerMillion:uint128 maxLatencyMs:uint32 lateDiscountBps:uint16 "
+    "maxMillijoulesPerMillionOut:uint64 validUntil:uint48 salt:bytes32"
+)
+
+
+@dataclass
+class Event:
+    """One decoded log."""
+
+    name: str
+    args: list[Any]
+    contract: str
+    block: int
+    index: int
+    tx: str
+
+
+@dataclass
+class SignedReceipt:
+    """One receipt with the order and offer it answers; each is canonical words plus a signature."""
+
+    offer: bytes
+    order: bytes
+    receipt: bytes
+    receipt_signature: bytes
+    node_signer: str
+    job_id: str = ""
+
+
+@dataclass
+class Evidence:
+    """Everything the verdict rests on; tests plant one-atom errors in it."""
+
+    chain_id: int
+    escrow: str
+    token: str
+    events: list[Event]
+    token_balance: int = 0
+    fees: int = 0
+    accounts: dict[str, int] = field(default_factory=dict)
+    sessions: dict[str, tuple[int, int, int, bool]] = field(default_factory=dict)
+    earnings: dict[int, int] = field(default_factory=dict)
+    receipts: list[SignedReceipt] = field(default_factory=list)
+
+
+@dataclass
+class Books:
+    """Balances folded from events."""
+
+    accounts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    deposited: dict[str, int] = field(default_factory=dict)
+    paid: dict[str, int] = field(default_factory=dict)
+    through: dict[str, int] = field(default_factory=dict)
+    closed: set[str] = field(default_factory=set)
+    key: dict[str, str] = field(default_factory=dict)
+    buyer: dict[str, str] = field(default_factory=dict)
+    node: dict[str, int] = field(default_factory=dict)
+    earnings: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    fees: int = 0
+    held: int = 0
+    settle_transactions: set[str] = field(default_factory=set)
+    faults: list[str] = field(default_factory=list)
+
+
+def fold(evidence: Evidence) -> Books:
+    """Balances that the events alone imply."""
+    books = Books()
+    for event in sorted(evidence.events, key=lambda e: (e.block, e.index)):
+        _apply(books, evidence, event)
+    return books
+
+
+def check(evidence: Evidence) -> list[str]:
+    """Every difference found, as sentences; empty when the books balance to the atom."""
+    books = fold(evidence)
+    faults = list(books.faults)
+    open_rest = sum(books.deposited[s] - books.paid[s] for s in books.deposited if s not in books.closed)
+    owed = sum(books.accounts.values()) + open_rest + sum(books.earnings.values()) + books.fees
+    _same(
+        faults,
+        "escrow token balance = accounts + open sessions + earnings + fees",
+        evidence.token_balance,
+        owed,
+    )
+    _same(faults, "escrow token balance = transfers in - out", evidence.token_balance, books.held)
+    _same(faults, "fees", evidence.fees, books.fees)
+    for buyer, amount in books.accounts.items():
+        _same(faults, f"account {buyer}", evidence.accounts.get(buyer), amount)
+    for node, amount in books.earnings.items():
+        _same(faults, f"earnings of node {node}", evidence.earnings.get(node), amount)
+    for session in books.deposited:
+        folded = (
+            books.deposited[session],
+            books.paid[session],
+            books.through[session],
+            session in books.closed,
+        )
+        _same(faults, f"session {session}", evidence.sessions.get(session), folded)
+    return faults + _check_receipts(evidence, books)
+
+
+def balance_of_receipts(evidence: Evidence) -> int:
+    """Sum of all receipts' amounts in atoms."""
+    return sum(_words(r.receipt, RECEIPT_TYPE)["amount"] for r in evidence.receipts)
+
+
+def _check_receipts(evidence: Evidence, books: Books) -> list[str]:
+    faults: list[str] = []
+    due: dict[str, int] = defaultdict(int)
+    seen: set[bytes] = set()
+    charged: dict[str, int] = defaultdict(int)
+    for item in evidence.receipts:
+        offer, order, receipt = (
+            _words(item.offer, OFFER_TYPE), _words(item.order, ORDER_TYPE), _words(item.receipt, RECEIPT_TYPE)
+        )  # fmt: skip
+        session = "0x" + order["sessionId"].hex()
+        if receipt["orderHash"] != _digest(evidence, "Order", ORDER_TYPE, order):
+            faults.append(f"receipt of job {item.job_id} is for another order")
+        if receipt["orderHash"] in seen:
+            faults.append(f"order {receipt['orderHash'].hex()} has two receipts")
+        seen.add(receipt["orderHash"])
+        if _signer(evidence, "Receipt", RECEIPT_TYPE, receipt, item.receipt_signature) != item.node_signer:
+            faults.append(f"receipt of job {item.job_id} is not signed by its node")
+        if receipt["amount"] != _price(offer, order, receipt):
+            faults.append(
+                f"receipt of job {item.job_id} asks {receipt['amount']}, due {_price(offer, order, receipt)}"
+            )
+        if item.job_id and receipt["amount"]:
+            charged[item.job_id] += 1
+        if order["seq"] <= books.through.get(session, 0):
+            due[session] += receipt["amount"]
+    faults += [f"job {job} was charged {n} times" for job, n in charged.items() if n > 1]
+    for session, paid in books.paid.items():
+        _same(faults, f"paid from session {session} = its receipts", paid, due[session])
+    return faults
+
+
+def _price(offer: dict[str, Any], order: dict[str, Any], receipt: dict[str, Any]) -> int:
+    if receipt["status"] == 0 or receipt["finishedAtMs"] > order["deadlineMs"]:
+        return 0
+    metered = (
+        receipt["unitsIn"] * offer["priceInPerMillion"] + receipt["unitsOut"] * offer["priceOutPerMillion"]
+    )
+    price = offer["pricePerJob"] + metered // 10**6
+    if 0 < offer["maxLatencyMs"] < receipt["finishedAtMs"] - order["issuedAtMs"]:
+        price -= price * min(offer["lateDiscountBps"], 10_000) // 10_000
+    return int(min(price, order["maxAmount"]))
+
+
+def _apply(books: Books, evidence: Evidence, event: Event) -> None:
+    if event.name == "Transfer":
+        if event.contract == evidence.token:
+            came_in = (event.args[1] == evidence.escrow) - (event.args[0] == evidence.escrow)
+            books.held += event.args[2] * came_in
+    elif event.contract == evidence.escrow:
+        _HANDLERS[event.name](books, event)
+
+
+def _deposit(books: Books, event: Event) -> None:
+    books.accounts[event.args[0]] += event.args[1]
+
+
+def _withdraw(books: Books, event: Event) -> None:
+    books.accounts[event.args[0]] -= event.args[2]
+    _not_negative(books, f"account {event.args[0]}", books.accounts[event.args[0]])
+
+
+def _collect(books: Books, event: Event) -> None:
+    node, amount, fee = event.args[0], event.args[2], event.args[3]
+    books.earnings[node] -= amount + fee
+    books.fees += fee
+    _not_negative(books, f"earnings of node {node}", books.earnings[node])
+
+
+def _withdraw_fees(books: Books, event: Event) -> None:
+    books.fees -= event.args[1]
+
+
+def _open(books: Books, event: Event) -> None:
+    args = event.args
+    session, buyer, node, key, amount = "0x" + args[0].hex(), args[1], args[2], args[3], args[4]
+    if session in books.deposited:
+        books.faults.append(f"session {session} opened twice")
+    books.accounts[buyer] -= amount
+    _not_negative(books, f"account {buyer}", books.accounts[buyer])
+    books.deposited[session], books.paid[session], books.through[session] = amount, 0, 0
+    books.buyer[session], books.node[session], books.key[session] = buyer, node, key
+
+
+def _top_up(books: Books, event: Event) -> None:
+    args = event.args
+    session = "0x" + args[0].hex()
+    books.deposited[session] += args[1]
+    books.accounts[books.buyer[session]] -= args[1]
+    _same(books.faults, f"top-up of {session}", args[2], books.deposited[session])
+
+
+def _settle(books: Books, event: Event) -> None:
+    session, node, through, paid = "0x" + event.args[0].hex(), event.args[1], event.args[2], event.args[3]
+    books.settle_transactions.add(event.tx)
+    if paid < books.paid[session] or through < books.through[session] or paid > books.deposited[session]:
+        books.faults.append(f"session {session} fell back or was overpaid")
+    if node != books.node[session]:
+        books.faults.append(f"session {session} was earned by node {node}")
+    books.earnings[node] += paid - books.paid[session]
+    books.paid[session], books.through[session] = paid, through
+
+
+def _close(books: Books, event: Event) -> None:
+    args = event.args
+    session, paid, returned = "0x" + args[0].hex(), args[1], args[2]
+    if session in books.closed:
+        books.faults.append(f"session {session} closed twice")
+    _same(books.faults, f"session {session}: paid + returned", paid + returned, books.deposited[session])
+    _same(books.faults, f"session {session}: paid at close", paid, books.paid[session])
+    books.closed.add(session)
+    books.accounts[books.buyer[session]] += returned
+
+
+_HANDLERS = {
+    "Deposited": _deposit,
+    "Withdrawn": _withdraw,
+    "SessionOpened": _open,
+    "SessionToppedUp": _top_up,
+    "VoucherSettled": _settle,
+    "SessionClosed": _close,
+    "Collected": _collect,
+    "FeesWithdrawn": _withdraw_fees,
+}
+
+
+def _not_negative(books: Books, what: str, atoms: int) -> None:
+    if atoms < 0:
+        books.faults.append(f"{what} fell to {atoms}")
+
+
+def _same(faults: list[str], what: str, found: Any, expected: Any) -> None:
+    if found != expected:
+        faults.append(f"{what}: {found} is not {expected}")
+
+
+def _words(data: bytes, layout: str) -> dict[str, Any]:
+    pairs = [p.split(":") for p in layout.split()]
+    values = abi_decode([kind for _, kind in pairs], data)
+    return {name: value for (name, _), value in zip(pairs, values, strict=True)}
+
+
+def _signable(evidence: Evidence, name: str, layout: str, values: dict[str, Any]) -> Any:
+    domain = {
+        "name": "Wattline", "version": "1", "chainId": evidence.chain_id, "verifyingContract": evidence.escrow
+    }  # fmt: skip
+    kinds = [{"name": n, "type": k} for n, k in (p.split(":") for p in layout.split())]
+    return encode_typed_data(domain, {name: kinds}, values)
+
+
+def _digest(evidence: Evidence, name: str, layout: str, values: dict[str, Any]) -> bytes:
+    signable = _signable(evidence, name, layout, values)
+    return bytes(keccak(b"\x19" + signable.version + signable.header + signable.body))
+
+
+def _signer(evidence: Evidence, name: str, layout: str, values: dict[str, Any], signature: bytes) -> str:
+    return str(Account.recover_message(_signable(evidence, name, layout, values), signature=signature))
+
+
+class Witness:
+    """Reads evidence off a chain over plain JSON-RPC."""
+
+    def __init__(self, rpc_url: str, escrow: str, token: str) -> None:
+        self._url, self._escrow, self._token = rpc_url, escrow, token
+
+    def evidence(self, receipts: list[SignedReceipt]) -> Evidence:
+        """Events since genesis and the state of every account, session and node they name, at one block."""
+        block = self._rpc("eth_blockNumber")
+        found = Evidence(
+            chain_id=int(self._rpc("eth_chainId"), 16), escrow=self._escrow, token=self._token,
+            events=self._events(block), receipts=receipts,
+        )  # fmt: skip
+        books = fold(found)
+        found.token_balance = self._number(
+            block, self._token, "balanceOf(address)", ["address"], [self._escrow]
+        )
+        found.fees = self._number(block, self._escrow, "fees()", [], [])
+        for buyer in books.accounts:
+            found.accounts[buyer] = self._number(
+                block, self._escrow, "accountOf(address)", ["address"], [buyer]
+            )
+        for node in books.earnings:
+            data = self._call(block, self._escrow, "nodeAccount(uint32)", ["uint32"], [node])
+            found.earnings[node] = abi_decode(["address", "uint96"], data)[1]
+        for session, key in books.key.items():
+            found.sessions[session] = self._session(block, session, key)
+        return found
+
+    def _session(self, block: str, session: str, key: str) -> tuple[int, int, int, bool]:
+        raw = self._call(
+            block,
+            self._escrow,
+            "session(bytes32,address)",
+            ["bytes32", "address"],
+            [bytes.fromhex(session[2:]), key],
+        )
+        deposited, paid, through, _, _, _, flags = abi_decode(
+            ["uint64", "uint64", "uint32", "uint32", "uint40", "uint16", "uint8"], raw
+        )
+        return deposited, paid, through, bool(flags & 2)
+
+    def _events(self, block: str) -> list[Event]:
+        logs = self._rpc(
+            "eth_getLogs", {"fromBlock": "0x0", "toBlock": block, "address": [self._escrow, self._token]}
+        )
+        return [event for log in logs if (event := _decode(log))]
+
+    def _number(self, block: str, to: str, signature: str, kinds: list[str], values: list[Any]) -> int:
+        return int.from_bytes(self._call(block, to, signature, kinds, values), "big")
+
+    def _call(self, block: str, to: str, signature: str, kinds: list[str], values: list[Any]) -> bytes:
+        data = keccak(text=signature)[:4] + abi_encode(kinds, values)
+        return bytes.fromhex(self._rpc("eth_call", {"to": to, "data": "0x" + data.hex()}, block)[2:])
+
+    def _rpc(self, method: str, *params: Any) -> Any:
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
+        headers = {"content-type": "application/json"}
+        request = urllib.request.Request(self._url, body, headers)  # noqa: S310 - our own loopback chain
+        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+            answer = json.load(response)
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']}")
+        return answer["result"]
+
+
+def _topic(name: str, kinds: tuple[str, ...]) -> str:
+    return "0x" + keccak(text=f"{name}({','.join(k.rstrip('*') for k in kinds)})").hex()
+
+
+_BY_TOPIC = {_topic(name, kinds): (name, kinds) for name, kinds in EVENTS.items()}
+
+
+def _decode(log: dict[str, Any]) -> Event | None:
+    if log["topics"][0] not in _BY_TOPIC:
+        return None
+    name, kinds = _BY_TOPIC[log["topics"][0]]
+    indexed = [bytes.fromhex(t[2:]) for t in log["topics"][1:]]
+    plain = [k for k in kinds if not k.endswith("*")]
+    rest = list(abi_decode(plain, bytes.fromhex(log["data"][2:])))
+    args = [abi_decode([k.rstrip("*")], indexed.pop(0))[0] if k.endswith("*") else rest.pop(0) for k in kinds]
+    args = [
+        to_checksum_address(a) if k.startswith("address") else a for a, k in zip(args, kinds, strict=True)
+    ]
+    return Event(
+        name, args, to_checksum_address(log["address"]),
+        int(log["blockNumber"], 16), int(log["logIndex"], 16), log["transactionHash"],
+    )  # fmt: skip

@@ -1,0 +1,161 @@
+"""Payloads, annex and frames: closed, strict, and the same bytes on both sides."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+import pytest
+
+from marketplace.protocol import wire
+from marketplace.protocol.annex import Annex, exec_hash
+from marketplace.protocol.errors import BadRequest, ErrorCode
+from marketplace.protocol.payloads import (
+    Answer,
+    ChatMessage,
+    ChatPayload,
+    EmbedPayload,
+    embeddings_chunk,
+    encode_payload,
+    finish_chunk,
+    parse_payload,
+    text_chunk,
+    units_in_ceiling,
+    units_out_ceiling,
+)
+
+MODEL = "0x" + "ab" * 32
+CHAT = ChatPayload(model=MODEL, messages=(ChatMessage(role="user", content="Grüße 👋"),), max_tokens=9)
+EMBED = EmbedPayload(model=MODEL, input=("a", "bé"))
+
+
+@pytest.mark.parametrize("payload", [CHAT, EMBED])
+def test_payload_round_trips(payload: ChatPayload | EmbedPayload) -> None:
+    assert parse_payload(encode_payload(payload)) == payload
+
+
+def changed(payload: ChatPayload | EmbedPayload, **change: Any) -> bytes:
+    return json.dumps(json.loads(encode_payload(payload)) | change).encode()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"\xff",
+        b'{"task":"dance"}',
+        changed(CHAT, extra=1),
+        changed(CHAT, max_tokens=0),
+        changed(CHAT, max_tokens=1.5),
+        changed(CHAT, max_tokens=True),
+        changed(CHAT, max_tokens="7"),
+        changed(CHAT, temperature_milli=-1),
+        changed(CHAT, messages=[]),
+        changed(CHAT, messages=[{"role": "boss", "content": ""}]),
+        changed(CHAT, seed=1 << 64),
+        changed(CHAT, model="smollm2"),
+        changed(CHAT, v=2),
+        changed(EMBED, input=[]),
+        changed(EMBED, input=[""]),
+        changed(EMBED, input=[1]),
+        changed(EMBED, input=["a"] * 2049),
+        b'{"v":1,"task":"embed","model":"' + MODEL.encode() + b'","input":["\\ud800"]}',
+    ],
+)
+def test_bad_payload_is_a_bad_request(data: bytes) -> None:
+    with pytest.raises(BadRequest) as caught:
+        parse_payload(data)
+    assert caught.value.code == ErrorCode.INVALID_REQUEST
+
+
+def test_ceiling_counts_bytes_not_characters() -> None:
+    assert units_in_ceiling(EMBED) == 1 + 3 + 2 * 4
+    assert units_in_ceiling(CHAT) == len("Grüße 👋".encode()) + 16 + 64
+    assert (units_out_ceiling(CHAT), units_out_ceiling(EMBED)) == (9, 0)
+
+
+def test_answer_folds_text_and_vectors() -> None:
+    answer = Answer([text_chunk("Hel"), text_chunk("lo 👋"), finish_chunk("stop")])
+    assert (answer.text, answer.finish) == ("Hello 👋", "stop")
+    vectors = [struct.pack("<2f", 0.5, -1.0), struct.pack("<2f", 2.0, 0.0)]
+    assert Answer([embeddings_chunk(0, vectors)]).floats() == [[0.5, -1.0], [2.0, 0.0]]
+
+
+@pytest.mark.parametrize("chunk", [b"", b"[]", b"{}", b'{"html":"x"}', b'{"text":"a","finish":"b"}'])
+def test_answer_refuses_foreign_chunks(chunk: bytes) -> None:
+    with pytest.raises(ValueError, match=r"chunk|Expecting"):
+        Answer([chunk])
+
+
+def test_answer_refuses_vectors_out_of_order() -> None:
+    with pytest.raises(ValueError, match="expected 0"):
+        Answer([embeddings_chunk(1, [bytes(4)])])
+
+
+def test_annex_hash_binds_every_field() -> None:
+    fields: dict[str, Any] = {
+        "trace_id": "ab" * 16, "model": MODEL, "engine": "e", "torch": "t", "dtype": "float32", "seed": "1",
+        "units_in": 1, "units_out": 2, "finish": "stop", "device_microseconds": 3, "energy_method": "model",
+    }  # fmt: skip
+    base = exec_hash(Annex(**fields).encode())
+    changes: dict[str, Any] = {"units_in": 2, "finish": "length", "energy_method": "rapl", "seed": "2"}
+    assert all(exec_hash(Annex(**fields | {k: v}).encode()) != base for k, v in changes.items())
+
+
+SIGNED = wire.Signed(message=b"\x01" * 64, signature=b"\x02" * 65)
+FROM_NODE: list[Any] = [
+    wire.HelloFrame(hello=SIGNED),
+    wire.Heartbeat(free_slots=1, queue_depth=0, loaded=[b"\1" * 32], running=[]),
+    wire.Offers(offers=[SIGNED], models=[]),
+    wire.Accepted(order_hash=bytes(32)),
+    wire.Refused(order_hash=bytes(32), code="node_busy"),
+    wire.ChunkFrame(order_hash=bytes(32), index=0, body=b"\xff\x00"),
+    wire.ReceiptFrame(order_hash=bytes(32), receipt=SIGNED, annex=b"{}", chunks=1),
+    wire.VoucherTaken(session_id=bytes(32), through_seq=1),
+]
+FROM_GATEWAY: list[Any] = [
+    wire.Challenge(nonce=bytes(32), chain_id=1, escrow="0x"),
+    wire.Welcome(heartbeat_ms=1, lease_ms=1),
+    wire.OrderFrame(
+        job_id="job_a", trace_id="ab" * 16, order=SIGNED, salt=bytes(32), payload=b"{}", lease_until_ms=1
+    ),
+    wire.Lease(orders=[bytes(32)], until_ms=1),
+    wire.Delivered(order_hash=bytes(32)),
+    wire.Superseded(order_hash=bytes(32)),
+    wire.VoucherFrame(voucher=SIGNED, trace_ids=["ab" * 16]),
+    wire.Problem(code="internal", detail="x", fatal=True),
+]
+
+
+@pytest.mark.parametrize("frame", FROM_NODE, ids=lambda f: f.kind)
+def test_node_frames_round_trip(frame: Any) -> None:
+    assert wire.parse_from_node(wire.encode_frame(frame)) == frame
+
+
+@pytest.mark.parametrize("frame", FROM_GATEWAY, ids=lambda f: f.kind)
+def test_gateway_frames_round_trip(frame: Any) -> None:
+    assert wire.parse_from_gateway(wire.encode_frame(frame)) == frame
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{}", "null", '{"kind":"order"}', '{"kind":"nonsense"}', "[" * 5000,
+        '{"kind":"heartbeat","free_slots":-1,"queue_depth":0,"loaded":[],"running":[]}',
+        '{"kind":"heartbeat","free_slots":1.5,"queue_depth":0,"loaded":[],"running":[]}',
+        '{"kind":"heartbeat","free_slots":1,"queue_depth":0,"loaded":["zz"],"running":[]}',
+        '{"kind":"chunk","order_hash":"0x00","index":0,"body":"***"}',
+        '{"kind":"accepted","order_hash":"0x00","surplus":1}',
+    ],
+)  # fmt: skip
+def test_malformed_frames_are_bad_requests(text: str) -> None:
+    with pytest.raises(BadRequest):
+        wire.parse_from_node(text)
+
+
+def test_oversized_frame_is_refused_before_it_is_parsed() -> None:
+    with pytest.raises(BadRequest) as caught:
+        wire.parse_from_node("x" * (wire.MAX_FRAME_BYTES + 1))
+    assert caught.value.code == ErrorCode.BODY_TOO_LARGE
