@@ -101,6 +101,7 @@ class Books:
     fees: int = 0
     held: int = 0
     settle_transactions: set[str] = field(default_factory=set)
+    vouchers: list[tuple[str, int, int]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
 
@@ -148,7 +149,7 @@ def balance_of_receipts(evidence: Evidence) -> int:
 
 def _check_receipts(evidence: Evidence, books: Books) -> list[str]:
     faults: list[str] = []
-    due: dict[str, int] = defaultdict(int)
+    amounts: dict[str, dict[int, int]] = defaultdict(dict)
     seen: set[bytes] = set()
     charged: dict[str, int] = defaultdict(int)
     for item in evidence.receipts:
@@ -169,11 +170,11 @@ def _check_receipts(evidence: Evidence, books: Books) -> list[str]:
             )
         if item.job_id and receipt["amount"]:
             charged[item.job_id] += 1
-        if order["seq"] <= books.through.get(session, 0):
-            due[session] += receipt["amount"]
+        amounts[session][order["seq"]] = receipt["amount"]
     faults += [f"job {job} was charged {n} times" for job, n in charged.items() if n > 1]
-    for session, paid in books.paid.items():
-        _same(faults, f"paid from session {session} = its receipts", paid, due[session])
+    for session, through, paid in books.vouchers:
+        due = sum(amount for seq, amount in amounts[session].items() if seq <= through)
+        _same(faults, f"paid from session {session} through {through} = its receipts", paid, due)
     return faults
 
 
@@ -246,6 +247,7 @@ def _settle(books: Books, event: Event) -> None:
         books.faults.append(f"session {session} was earned by node {node}")
     books.earnings[node] += paid - books.paid[session]
     books.paid[session], books.through[session] = paid, through
+    books.vouchers.append((session, through, paid))
 
 
 def _close(books: Books, event: Event) -> None:
