@@ -1,0 +1,144 @@
+"""The thread that owns a model, and the hand-over between it and its callers' threads."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import Protocol
+
+import torch
+
+from worker.inference.engine import Chunk, Emit, EngineJob, Outcome
+from worker.inference.errors import EngineFailed
+from worker.metering import Tally
+
+
+class Ticket:
+    """One job inside an engine. The engine puts events in, the caller's thread takes them out."""
+
+    def __init__(self, job: EngineJob) -> None:
+        self.job = job
+        self.tally = Tally()
+        self.cancelled = False
+        self._events: queue.SimpleQueue[Chunk | Outcome | Exception] = queue.SimpleQueue()
+
+    def put(self, event: Chunk | Outcome | Exception) -> None:
+        """Adds what happened; an outcome or an error is the last."""
+        self._events.put(event)
+
+    def take(self) -> Chunk | Outcome | Exception:
+        """Waits for the next event."""
+        return self._events.get()
+
+
+class Stepper(Protocol):
+    """Work that is done in steps; only ever called on the engine's thread."""
+
+    def start(self) -> None:
+        """Loads what the steps need."""
+
+    def admit(self, ticket: Ticket) -> None:
+        """Takes a job over; errors of this job go into the ticket."""
+
+    def step(self) -> bool:
+        """Does a slice of all jobs' work; whether any is left."""
+
+
+class EngineThread:
+    """Runs a stepper on its own thread and brings every caller its events, or an error, never silence."""
+
+    def __init__(self, name: str, stepper: Stepper, *, threads: int) -> None:
+        self._stepper = stepper
+        self._threads = threads
+        self._inbox: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
+        self._open: set[Ticket] = set()
+        self._lock = threading.Lock()
+        self._loaded = threading.Event()
+        self._closing = False
+        self._dead: str | None = None
+        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether jobs are taken."""
+        return self._loaded.is_set() and self._dead is None
+
+    def load(self) -> None:
+        """Starts the thread and waits until its stepper is ready."""
+        self._thread.start()
+        self._loaded.wait()
+        if self._dead is not None:
+            raise EngineFailed(self._dead)
+
+    def run(self, job: EngineJob, emit: Emit) -> Outcome:
+        """Submits a job and passes its chunks to `emit` until it ends."""
+        ticket = self._submit(job)
+        try:
+            while True:
+                event = ticket.take()
+                if isinstance(event, Exception):
+                    raise event
+                if isinstance(event, Outcome):
+                    return event
+                emit(event)
+        finally:
+            # Also when `emit` raised: the engine drops the sequence at its next step.
+            ticket.cancelled = True
+            with self._lock:
+                self._open.discard(ticket)
+
+    def close(self) -> None:
+        """Ends the thread after its current step. Idempotent."""
+        self._closing = True
+        self._inbox.put(None)
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _submit(self, job: EngineJob) -> Ticket:
+        ticket = Ticket(job)
+        with self._lock:
+            if self._dead is not None or not self._loaded.is_set():
+                raise EngineFailed(self._dead or "it is not loaded")
+            self._open.add(ticket)
+        self._inbox.put(ticket)
+        return ticket
+
+    def _main(self) -> None:
+        reason = "its thread was ended"
+        try:
+            # Both are per thread in torch, so they belong here and not in a constructor.
+            torch.set_num_threads(self._threads)
+            with torch.inference_mode():
+                self._stepper.start()
+                self._loaded.set()
+                self._loop()
+            reason = "it was closed"
+        except Exception as error:  # noqa: BLE001  # loop edge: whatever broke, every caller must hear of it
+            reason = f"{type(error).__name__}: {error}"
+        finally:
+            # Whatever ends this thread, nobody is left waiting for it.
+            self._die(reason)
+
+    def _loop(self) -> None:
+        busy = False
+        while not self._closing:
+            self._admit_waiting(block=not busy)
+            busy = self._stepper.step()
+
+    def _admit_waiting(self, *, block: bool) -> None:
+        if block:
+            self._admit(self._inbox.get())
+        while not self._inbox.empty():
+            self._admit(self._inbox.get())
+
+    def _admit(self, ticket: Ticket | None) -> None:
+        if ticket is not None:
+            self._stepper.admit(ticket)
+
+    def _die(self, reason: str) -> None:
+        with self._lock:
+            self._dead = reason
+            left, self._open = self._open, set()
+        for ticket in left:
+            ticket.put(EngineFailed(reason))
+        self._loaded.set()

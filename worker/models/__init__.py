@@ -1,0 +1,19 @@
+"""Models a node serves: what they are (manifest), where they come from (catalogue)."""
+
+from worker.models.catalogue import ModelDir, ensure, from_directory, from_hub
+from worker.models.entries import CATALOGUE, Entry, Task
+from worker.models.errors import ModelError, ModelErrorCode
+from worker.models.manifest import Manifest
+
+__all__ = [
+    "CATALOGUE",
+    "Entry",
+    "Manifest",
+    "ModelDir",
+    "ModelError",
+    "ModelErrorCode",
+    "Task",
+    "ensure",
+    "from_directory",
+    "from_hub",
+]
