@@ -1,0 +1,1 @@
+"""Interfaces and creation code of our contracts; `python -m marketplace.chain.abi` writes them anew."""

@@ -1,0 +1,20 @@
+"""Copies interfaces and creation code out of a fresh contract build, run in the repository's root."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from marketplace.chain.artifacts import NAMES, compact_artifact
+
+HERE = Path(__file__).parent
+
+
+def main(build: Path) -> None:
+    """Writes one compact JSON file a contract."""
+    for name in NAMES:
+        (HERE / f"{name}.json").write_text(compact_artifact(build / f"{name}.sol" / f"{name}.json"))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path("artifacts/contracts"))
