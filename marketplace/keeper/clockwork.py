@@ -1,0 +1,50 @@
+"""What time alone brings: leases lapse, jobs expire, waiting jobs find nodes, dead sessions pay back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Final
+
+from marketplace.flow import Market
+from marketplace.funding import step as funding
+from marketplace.protocol.errors import LostRace
+from marketplace.settlement import step as settlement
+from marketplace.store import jobs
+from marketplace.telemetry.logs import get_logger
+from marketplace.telemetry.names import Log
+
+log = get_logger(__name__)
+_BATCH: Final = 100
+
+
+class Clockwork:
+    """One turn looks at everything that is due by the market's clock; restartable anywhere."""
+
+    def __init__(self, market: Market) -> None:
+        self._market = market
+
+    async def step(self) -> None:
+        """Ends what is overdue and moves on what waits."""
+        market = self._market
+        now = market.clock()
+        for order in await market.read(lambda tx: jobs.lapsed(tx, now, _BATCH)):
+            await _dropping_races(market.lapse(order.order_hash, now))
+        overdue = now - market.terms.delivery_grace_ms
+        for job in await market.read(lambda tx: jobs.overdue(tx, overdue, _BATCH)):
+            await _dropping_races(market.expire(job.job_id, now))
+        for job in await market.read(lambda tx: jobs.waiting(tx, _BATCH)):
+            await _dropping_races(market.reissue(job.job_id))
+
+    async def sweep(self) -> None:
+        """Refunds jobs of dead sessions and asks the escrow to return what is left in them."""
+        market = self._market
+        now, deployment = market.clock(), market.deployment
+        await market.write(lambda tx: settlement.refund_unpayable(tx, now, deployment.grace_seconds))
+        await market.write(lambda tx: funding.return_expired(tx, deployment, now))
+
+
+async def _dropping_races(work: Awaitable[None]) -> None:
+    try:
+        await work
+    except LostRace as race:
+        log.info(Log.RACE_LOST, reason=race.detail)

@@ -1,0 +1,1 @@
+"""Accounts, sessions and nodes, as folds of the chain's events."""

@@ -1,0 +1,1 @@
+"""The market's database: the only SQLModel of the marketplace."""

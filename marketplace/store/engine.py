@@ -1,0 +1,100 @@
+"""The database behind the market: SQLite in a file, or PostgreSQL by URL alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlmodel import Session
+
+from marketplace.protocol.errors import BadRequest, ErrorCode
+
+_BUSY_TIMEOUT_SECONDS: Final = 20
+_BEGIN: Final = "watt_begin"
+
+
+class Store:
+    """Short database transactions; never keep one open over a call to the network."""
+
+    def __init__(self, url: str) -> None:
+        """Opens lazily: the first transaction connects.
+
+        Raises:
+            BadRequest: the URL is unreadable, of another database, or of SQLite in memory.
+        """
+        self.url = _readable(url)
+        self.engine: Engine = _sqlite(self.url) if self.is_sqlite else _postgres(self.url)
+        self._writing = self.engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the database is a SQLite file."""
+        return self.url.get_backend_name() == "sqlite"
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """One write transaction: commits on leaving, rolls back on any error.
+
+        SQLite takes the write lock at once, so that what is read here cannot change before it is written.
+        Rows stay readable after the commit.
+        """
+        with Session(self._writing, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """One consistent look; writes made inside are thrown away."""
+        with Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    def close(self) -> None:
+        """Closes every pooled connection."""
+        self.engine.dispose()
+
+
+def _readable(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as error:
+        raise BadRequest(ErrorCode.INVALID_REQUEST, "database URL is unreadable") from error
+    backend = parsed.get_backend_name()
+    if backend not in {"sqlite", "postgresql"}:
+        raise BadRequest(ErrorCode.INVALID_REQUEST, f"database must be sqlite or postgresql, got {backend}")
+    if backend == "sqlite" and parsed.database in {None, "", ":memory:"}:
+        raise BadRequest(
+            ErrorCode.INVALID_REQUEST, "a SQLite database needs a file: sqlite:///path/market.db"
+        )
+    return parsed.set(drivername="postgresql+psycopg") if backend == "postgresql" else parsed
+
+
+def _sqlite(url: URL) -> Engine:
+    engine = create_engine(
+        url, connect_args={"timeout": _BUSY_TIMEOUT_SECONDS, "check_same_thread": False}, pool_size=8
+    )
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _postgres(url: URL) -> Engine:
+    # Readers see one snapshot per statement; every write that depends on a read is guarded or locked.
+    return create_engine(url, pool_pre_ping=True, pool_size=8)
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # The driver's own implicit BEGIN comes too late and is never IMMEDIATE; we begin ourselves.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    # Rollback journal, not WAL: SQLite before 3.51.3 can corrupt a WAL database under concurrent writers.
+    cursor.execute("PRAGMA journal_mode=DELETE")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(str(connection.get_execution_options().get(_BEGIN, "BEGIN")))

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from marketplace.protocol.errors import BadRequest
+from marketplace.store.engine import Store
+from marketplace.store.tables import AccountRow
+from tests.keeper.stores import sqlite_store
+
+BUYER = "0x" + "11" * 20
+
+
+class PowerCutError(Exception):
+    pass
+
+
+def balance(store: Store) -> int | None:
+    with store.reading() as db:
+        row = db.get(AccountRow, BUYER)
+        return row.balance_atoms if row else None
+
+
+def test_transaction_commits_on_leaving(store: Store) -> None:
+    with store.transaction() as db:
+        db.add(AccountRow(buyer=BUYER, balance_atoms=5))
+    assert balance(store) == 5
+
+
+def test_transaction_rolls_back_on_any_error(store: Store) -> None:
+    def cut_short() -> None:
+        with store.transaction() as db:
+            db.add(AccountRow(buyer=BUYER, balance_atoms=5))
+            db.flush()
+            raise PowerCutError
+
+    with pytest.raises(PowerCutError):
+        cut_short()
+    assert balance(store) is None
+
+
+def test_rows_stay_readable_after_the_commit(store: Store) -> None:
+    with store.transaction() as db:
+        row = AccountRow(buyer=BUYER, balance_atoms=7)
+        db.add(row)
+    assert row.balance_atoms == 7
+
+
+def test_what_is_written_while_reading_is_thrown_away(store: Store) -> None:
+    with store.reading() as db:
+        db.add(AccountRow(buyer=BUYER, balance_atoms=5))
+        db.flush()
+    assert balance(store) is None
+
+
+def test_amounts_of_63_bits_are_kept_exactly(store: Store) -> None:
+    with store.transaction() as db:
+        db.add(AccountRow(buyer=BUYER, balance_atoms=2**63 - 1))
+    assert balance(store) == 2**63 - 1
+
+
+def test_read_then_write_of_many_threads_loses_nothing(tmp_path: Path) -> None:
+    store = sqlite_store(tmp_path)
+    with store.transaction() as db:
+        db.add(AccountRow(buyer=BUYER, balance_atoms=0))
+
+    def add_ten() -> None:
+        for _ in range(10):
+            with store.transaction() as db:
+                row = db.get(AccountRow, BUYER)
+                assert row is not None
+                row.balance_atoms += 1
+
+    threads = [threading.Thread(target=add_ten) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert balance(store) == 40
+
+
+def test_sqlite_keeps_a_rollback_journal_and_syncs_fully(tmp_path: Path) -> None:
+    store = sqlite_store(tmp_path)
+    with store.reading() as db:
+        assert db.execute(text("PRAGMA journal_mode")).scalar_one() == "delete"
+        assert db.execute(text("PRAGMA synchronous")).scalar_one() == 2
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://x/y", "not a url"])
+def test_a_url_that_cannot_hold_the_market_is_refused(url: str) -> None:
+    with pytest.raises(BadRequest):
+        Store(url)
+
+
+@pytest.mark.parametrize("url", ["postgresql://u@h/d", "postgresql+psycopg://u@h/d"])
+def test_a_plain_postgresql_url_gets_the_driver_we_ship(url: str) -> None:
+    assert Store(url).url.drivername == "postgresql+psycopg"
