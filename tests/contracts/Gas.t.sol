@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.30;
+
+import {Open} from "../../contracts/types/Messages.sol";
+import {SettleItem} from "../../contracts/types/Sessions.sol";
+import {Fixture} from "./support/Fixture.sol";
+
+/// @title What whole transactions cost, calldata and base included
+/// @notice Every call runs as a transaction of its own. Steady state: balances and counters are not zero any more.
+
+contract GasTest is Fixture {
+    uint256 private constant _SETTLE_LIMIT = 42_000;
+
+    /// hardhat-config: default.isolate = true
+    function test_SettleOneSessionStaysUnder42000() public {
+        (, bytes32 sessionId) = _session(1000e6);
+        _settleOne(sessionId, 1, 1e6);
+        _settleOne(sessionId, 1000, 400e6);
+        assertLe(_used("settle one session"), _SETTLE_LIMIT);
+    }
+
+    /// hardhat-config: default.isolate = true
+    function test_SettleGasDoesNotDependOnTheNumberOfJobs() public {
+        (, bytes32 sessionId) = _session(1000e6);
+        _settleOne(sessionId, 1, 1e6);
+        uint256 expected = 0;
+        uint32[4] memory jobs = [uint32(10), 200, 60_000, 4_000_000_000];
+        for (uint256 i = 0; i < jobs.length; ++i) {
+            SettleItem memory item = _item(key, sessionId, jobs[i], uint128(1e6 + i + 1));
+            uint256 calldataGas = _calldataGas(item);
+            _settleOne(item);
+            uint256 rest = vm.lastCallGas().gasTotalUsed - calldataGas;
+            if (i == 0) expected = rest;
+            assertEq(rest, expected);
+        }
+    }
+
+    /// hardhat-config: default.isolate = true
+    function test_SettleOneHundredSessionsOfOneHundredBuyers() public {
+        SettleItem[] memory first = new SettleItem[](100);
+        SettleItem[] memory second = new SettleItem[](100);
+        for (uint256 i = 0; i < 100; ++i) {
+            (buyer, key) = (_actor(vm.toString(i)), _actor(vm.toString(i + 1000)));
+            _fund(buyer.addr);
+            (, bytes32 sessionId) = _session(1000e6);
+            first[i] = _item(key, sessionId, 1, 1e6);
+            second[i] = _item(key, sessionId, 1000, 3_456_789);
+        }
+        vm.prank(settler);
+        escrow.settle(first);
+        vm.prank(settler);
+        escrow.settle(second);
+        emit log_named_uint("settle each of 100 sessions", _used("settle 100 sessions") / 100);
+    }
+
+    /// hardhat-config: default.isolate = true
+    function test_OtherVerbs() public {
+        _deposit(100e6);
+        _deposit(100e6);
+        _used("deposit again");
+        Open memory terms = _terms(50e6);
+        bytes32 sessionId = _openOne(terms);
+        _used("open one");
+        escrow.topUp(terms, 60e6, _signTopUp(buyer, sessionId, 60e6));
+        _used("topUp");
+        _settleOne(sessionId, 1, 1e6);
+        escrow.collect(_one(nodeId));
+        _used("collect one");
+        escrow.close(terms, 0, _signClose(nodeKey, sessionId, 0));
+        _used("close");
+        vm.prank(buyer.addr);
+        escrow.withdraw(1e6, buyer.addr);
+        _used("withdraw");
+    }
+
+    function _used(string memory name) private returns (uint256 gas) {
+        gas = vm.lastCallGas().gasTotalUsed;
+        emit log_named_uint(name, gas);
+    }
+
+    function _calldataGas(SettleItem memory item) private pure returns (uint256 gas) {
+        bytes memory data = abi.encode(item);
+        for (uint256 i = 0; i < data.length; ++i) {
+            gas += data[i] == 0 ? 4 : 16;
+        }
+    }
+}
