@@ -1,0 +1,1 @@
+"""A provider's node: runs models for pay."""

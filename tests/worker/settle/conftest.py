@@ -1,0 +1,1 @@
+from tests.hardhat import chain, hardhat_node  # noqa: F401 - fixtures

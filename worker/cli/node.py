@@ -1,0 +1,238 @@
+"""`watt node`: run a node, look at it, drain it, settle, count earnings."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from worker.settings import NodeSettings
+
+app = typer.Typer(no_args_is_help=True, help="Run a provider's node and get paid for inference.")
+
+_POLL_SECONDS: Final = 0.25
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="The node's folder. [WATT_NODE_DATA_DIR]", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Timeout = Annotated[int, typer.Option("--timeout", min=1, help="Seconds to wait.")]
+
+
+@app.command()
+def start(
+    data_dir: DataDir = None,
+    rpc_url: Annotated[
+        str | None, typer.Option(help="The chain's JSON-RPC. [WATT_NODE_RPC_URL]", show_default=False)
+    ] = None,
+    deployment_path: Annotated[
+        Path | None,
+        typer.Option("--deployment", help="Deployment file. [WATT_NODE_DEPLOYMENT_PATH]", show_default=False),
+    ] = None,
+    gateway_url: Annotated[
+        str | None,
+        typer.Option(
+            "--gateway", help="Gateway link, ws://…/v1/link. [WATT_NODE_GATEWAY_URL]", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Start the node and its workers; Ctrl-C settles and stops it.
+
+    Keys are made in the data folder the first time. The provider's own key comes from WATT_NODE_OWNER_KEY,
+    models and prices from WATT_NODE_MODELS, such as [{"model":"all-minilm-l6-v2","price_per_job_atoms":100}].
+
+    Example: watt node start --deployment deployment.json --gateway ws://127.0.0.1:8080/v1/link
+    """
+    from worker.main import run_daemon
+
+    with _explained():
+        settings = _settings(
+            data_dir=data_dir, rpc_url=rpc_url, deployment_path=deployment_path, gateway_url=gateway_url
+        )
+        raise typer.Exit(run_daemon(settings))
+
+
+@app.command()
+def status(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Show the node's id, models, orders and vouchers.
+
+    Example: watt node status --json
+    """
+    with _explained():
+        found = _status(_settings(data_dir=data_dir))
+    _print(found, as_json=as_json)
+
+
+@app.command()
+def drain(data_dir: DataDir = None, timeout: Timeout = 900) -> None:
+    """Take no more orders, finish and settle what runs, then stop the node.
+
+    Example: watt node drain --timeout 120
+    """
+    from worker.ledger import Ledger
+    from worker.node.facts import Notes, read_running
+
+    with _explained():
+        settings = _settings(data_dir=data_dir)
+        running = read_running(_run_file(settings))
+        Notes(Ledger(settings.ledger)).ask_drain()
+        if not _wait(lambda: not _alive(running.pid), timeout):
+            _fail(f"the node still runs after {timeout} s", "Wait, or stop it with Ctrl-C in its terminal.")
+    typer.echo("drained and stopped")
+
+
+@app.command()
+def settle(data_dir: DataDir = None, timeout: Timeout = 120, as_json: AsJson = False) -> None:
+    """Settle every voucher that pays anything, now.
+
+    Example: watt node settle
+    """
+    from worker.ledger import Ledger
+    from worker.node.facts import read_running
+    from worker.node.loops import SettleTrigger
+    from worker.node.queue import TaskQueue
+
+    with _explained():
+        settings = _settings(data_dir=data_dir)
+        running = read_running(_run_file(settings))
+        ledger = Ledger(settings.ledger)
+        queue = TaskQueue(
+            running.broker_url, running.queue, visibility_timeout_seconds=settings.visibility_timeout_seconds
+        )
+        trigger = SettleTrigger(ledger, queue, every_ms=settings.settle_every_ms)
+        request = trigger.settle_all()
+        if not _wait(lambda: trigger.done(request), timeout):
+            _fail(f"not answered within {timeout} s", "See the node's log; the request stays queued.")
+        found = _earnings(settings)
+    _print(found, as_json=as_json)
+
+
+@app.command()
+def earnings(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Show what was earned, is vouchered, is owed, and was settled. Amounts are atoms.
+
+    Example: watt node earnings --json
+    """
+    with _explained():
+        found = _earnings(_settings(data_dir=data_dir))
+    _print(found, as_json=as_json)
+
+
+def _settings(**overrides: Any) -> NodeSettings:
+    from worker.settings import NodeSettings
+
+    return NodeSettings.read(**overrides)
+
+
+def _status(settings: NodeSettings) -> dict[str, Any]:
+    from marketplace.protocol.hexes import to_hex
+    from worker.ledger import Ledger
+    from worker.node.facts import Notes
+
+    ledger = Ledger(settings.ledger)
+    notes = Notes(ledger)
+    return {
+        "node_id": notes.node_id,
+        "running": _is_running(settings),
+        "draining": notes.draining,
+        "models": [
+            {"name": model.name, "task": model.task, "model_id": to_hex(model.model_id)}
+            for model in notes.served()
+        ],
+        "orders": {state.value: number for state, number in ledger.orders.counts().items()},
+        "unsettled_vouchers": len(ledger.vouchers.unsettled()),
+        "data_dir": str(settings.data_dir),
+    }
+
+
+def _earnings(settings: NodeSettings) -> dict[str, Any]:
+    from worker.ledger import Ledger
+
+    ledger = Ledger(settings.ledger)
+    vouchers = ledger.vouchers.all()
+    sessions = ledger.sessions.many(voucher.session_id for voucher in vouchers)
+    settled = sum(session.paid_atoms for session in sessions.values())
+    totals = ledger.receipts.totals()
+    return {
+        "jobs": totals["receipts"],
+        "billed_atoms": totals["receipts_atoms"],
+        "waived_atoms": totals["waived_atoms"],
+        "owed_without_voucher_atoms": totals["open_atoms"],
+        "vouchered_atoms": sum(voucher.amount_atoms for voucher in vouchers),
+        "settled_atoms": settled,
+        "given_up_sessions": sum(1 for voucher in vouchers if voucher.settled and voucher.skipped),
+    }
+
+
+def _run_file(settings: NodeSettings) -> Path:
+    return settings.data_dir / "run" / "daemon.json"
+
+
+def _is_running(settings: NodeSettings) -> bool:
+    from marketplace.protocol.errors import BadRequest
+    from worker.node.facts import read_running
+
+    try:
+        read_running(_run_file(settings))
+    except BadRequest:
+        return False
+    return True
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _wait(done: Any, timeout_seconds: int) -> bool:
+    deadline = time.monotonic() + timeout_seconds
+    while not done():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def _print(found: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    for name, value in found.items():
+        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        if isinstance(value, list):
+            shown = ", ".join(f"{item['name']} ({item['task']})" for item in value) or "none"
+        typer.echo(f"{name.replace('_', ' ')}: {shown}")
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turns errors into one sentence and a remedy."""
+    from pydantic import ValidationError
+
+    from marketplace.protocol.errors import WattError
+
+    try:
+        yield
+    except WattError as error:
+        _fail(error.detail, error.spec.hint)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = "_".join(str(part) for part in first["loc"][:1])
+        _fail(f"setting {name}: {first['msg']}", f"Correct WATT_NODE_{name.upper()}.")
+
+
+def _fail(detail: str, hint: str) -> None:
+    typer.secho(f"error: {detail}", fg=typer.colors.RED, err=True)
+    typer.echo(f"hint: {hint}", err=True)
+    raise typer.Exit(1)

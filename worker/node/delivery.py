@@ -1,0 +1,112 @@
+"""Sends chunks and receipts of one gateway's orders from the ledger, until it confirms each receipt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from marketplace.protocol.wire import ChunkFrame, Frame, ReceiptFrame, Signed
+from worker.ledger import HeldChunk, HeldReceipt, Ledger
+
+Send = Callable[[Frame], Awaitable[None]]
+_NOTHING: Final = 0
+
+
+class Delivery:
+    """What is on its way to one gateway. Lives as long as the daemon; links come and go."""
+
+    def __init__(
+        self, ledger: Ledger, gateway: str, now_ms: Callable[[], int], *, poll_seconds: float
+    ) -> None:
+        self._ledger = ledger
+        self._gateway = gateway
+        self._now_ms = now_ms
+        self._poll_seconds = poll_seconds
+        self._next: dict[bytes, int] = {}
+        self._receipts_sent: set[bytes] = set()
+        self._dirty: set[bytes] = set()
+        self._wake = asyncio.Event()
+        self._ended = asyncio.Event()
+
+    async def restart(self) -> None:
+        """A new link: everything the gateway has not confirmed is sent again, from the first chunk."""
+        undelivered = await asyncio.to_thread(self._ledger.orders.undelivered, self._gateway)
+        self._next = dict.fromkeys(undelivered, _NOTHING)
+        self._receipts_sent.clear()
+        self._touch(undelivered)
+
+    def add(self, order_hash: bytes) -> None:
+        """Starts to deliver an order, or starts over."""
+        self._next[order_hash] = _NOTHING
+        self._receipts_sent.discard(order_hash)
+        self._touch([order_hash])
+
+    def hint(self, order_hash: bytes) -> None:
+        """Something new may be in the ledger; orders of other gateways are passed over."""
+        if order_hash in self._next:
+            self._touch([order_hash])
+
+    def done(self, order_hash: bytes) -> None:
+        """The gateway has the receipt."""
+        self._next.pop(order_hash, None)
+        self._ended.set()
+        self._receipts_sent.discard(order_hash)
+
+    async def drained(self) -> None:
+        """Returns once every receipt is confirmed."""
+        while self._next:
+            self._ended.clear()
+            await self._ended.wait()
+
+    @property
+    def open(self) -> list[bytes]:
+        """Orders whose receipt is not confirmed."""
+        return list(self._next)
+
+    async def run(self, send: Send) -> None:
+        """Sends what is there, for ever; ends by cancellation or when the link breaks."""
+        while True:
+            try:
+                async with asyncio.timeout(self._poll_seconds):
+                    await self._wake.wait()
+                hinted, self._dirty = self._dirty, set()
+            except TimeoutError:
+                # Hints may be lost, and some brokers carry none: look at everything.
+                hinted = set(self._next)
+            self._wake.clear()
+            for order_hash in hinted:
+                if order_hash in self._next and order_hash not in self._receipts_sent:
+                    await self._push(order_hash, send)
+
+    async def _push(self, order_hash: bytes, send: Send) -> None:
+        first = self._next[order_hash]
+        receipt, chunks = await asyncio.to_thread(self._load, order_hash, first)
+        for chunk in chunks:
+            await send(ChunkFrame(order_hash=order_hash, index=chunk.index, body=chunk.body))
+            if self._next.get(order_hash) != chunk.index:
+                # Confirmed or started over while a frame was on its way.
+                return
+            self._next[order_hash] = chunk.index + 1
+        if receipt is None:
+            return
+        await asyncio.to_thread(self._ledger.receipts.sent, order_hash, now_ms=self._now_ms())
+        self._receipts_sent.add(order_hash)
+        await send(
+            ReceiptFrame(
+                order_hash=order_hash,
+                receipt=Signed(message=receipt.message, signature=receipt.signature),
+                annex=receipt.annex,
+                chunks=receipt.chunks,
+            )
+        )
+
+    def _load(self, order_hash: bytes, first: int) -> tuple[HeldReceipt | None, list[HeldChunk]]:
+        # The receipt first: when it is there, so is every chunk it counts.
+        receipt = self._ledger.receipts.get(order_hash)
+        return receipt, self._ledger.chunks.of(order_hash, first)
+
+    def _touch(self, hashes: list[bytes]) -> None:
+        if hashes:
+            self._dirty.update(hashes)
+            self._wake.set()

@@ -1,0 +1,127 @@
+"""What the daemon does with each frame of a gateway, and what it says of itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from marketplace.protocol import wire
+from marketplace.protocol.errors import ErrorCode, WattError
+from marketplace.protocol.hexes import to_hex
+from marketplace.protocol.messages import Voucher
+from marketplace.telemetry.logs import get_logger
+from marketplace.telemetry.names import Log
+from worker.ledger import Ledger
+from worker.node.delivery import Delivery
+from worker.node.intake import Answer, Intake, Refusal
+from worker.node.queue import TaskQueue
+from worker.node.rules import MAX_SKEW_MS
+from worker.settle.vouchers import VoucherDesk
+
+Send = Callable[[wire.Frame], Awaitable[None]]
+_DETAIL_CHARACTERS: Final = 500
+
+log = get_logger(__name__)
+
+
+class FrameDesk:
+    """Handles frames of all gateways."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        intake: Intake,
+        vouchers: VoucherDesk,
+        queue: TaskQueue,
+        deliveries: Mapping[str, Delivery],
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._ledger = ledger
+        self._intake = intake
+        self._vouchers = vouchers
+        self._queue = queue
+        self._deliveries = deliveries
+        self._now_ms = now_ms
+
+    async def receive(self, frame: wire.FromGateway, gateway: str, send: Send) -> None:
+        """Handles one frame; raises only what `send` raises."""
+        if isinstance(frame, wire.OrderFrame):
+            await self._order(frame, gateway, send)
+        elif isinstance(frame, wire.VoucherFrame):
+            await self._voucher(frame, send)
+        elif isinstance(frame, wire.Lease):
+            await asyncio.to_thread(
+                self._ledger.orders.extend, frame.orders, gateway, until_ms=frame.until_ms
+            )
+        elif isinstance(frame, wire.Delivered):
+            await self._delivered(frame.order_hash, gateway)
+        elif isinstance(frame, wire.Superseded):
+            await asyncio.to_thread(self._superseded, frame.order_hash)
+            await self._delivered(frame.order_hash, gateway)
+
+    async def _order(self, frame: wire.OrderFrame, gateway: str, send: Send) -> None:
+        try:
+            taken = await asyncio.to_thread(self._intake.take, frame, gateway)
+        except Refusal as refusal:
+            await send(_refused(refusal))
+            return
+        await send(wire.Accepted(order_hash=taken.order_hash))
+        self._deliveries[gateway].add(taken.order_hash)
+        if taken.answer is Answer.NEW:
+            await asyncio.to_thread(self._queue.execute, taken.order_hash, taken.trace_id)
+
+    async def _voucher(self, frame: wire.VoucherFrame, send: Send) -> None:
+        try:
+            voucher = await asyncio.to_thread(
+                self._vouchers.take, frame.voucher.message, frame.voucher.signature, frame.trace_ids
+            )
+        except WattError as error:
+            log.warning(Log.VOUCHER_REFUSED, code=error.code.value, reason=error.detail)
+            await send(_not_taken(frame, error))
+            return
+        await send(wire.VoucherTaken(session_id=voucher.session_id, through_seq=voucher.through_seq))
+
+    async def _delivered(self, order_hash: bytes, gateway: str) -> None:
+        await asyncio.to_thread(self._ledger.signing.delivered, order_hash, now_ms=self._now_ms())
+        self._deliveries[gateway].done(order_hash)
+
+    def _superseded(self, order_hash: bytes) -> None:
+        receipt = self._ledger.receipts.get(order_hash)
+        order = self._ledger.orders.get(order_hash)
+        if receipt is None or order is None or receipt.sent_at_ms is None:
+            return
+        late = superseded_fairly(receipt.sent_at_ms, order.gateway_lease_until_ms)
+        waived = late and self._ledger.receipts.waive(order_hash)
+        log.warning(
+            Log.LEASE_LOST,
+            order_hash=to_hex(order_hash),
+            trace_id=order.trace_id,
+            waived=waived,
+            amount_atoms=receipt.amount_atoms,
+        )
+
+
+def superseded_fairly(sent_at_ms: int, lease_until_ms: int) -> bool:
+    """Whether our clock agrees that a receipt left after its lease; clocks may differ by the allowed skew."""
+    return sent_at_ms + MAX_SKEW_MS >= lease_until_ms
+
+
+def _refused(refusal: Refusal) -> wire.Frame:
+    detail = refusal.detail[:_DETAIL_CHARACTERS]
+    if refusal.order_hash is None:
+        return wire.Problem(code=refusal.code.value, detail=detail)
+    return wire.Refused(order_hash=refusal.order_hash, code=refusal.code.value, detail=detail)
+
+
+def _not_taken(frame: wire.VoucherFrame, error: WattError) -> wire.Frame:
+    detail = error.detail[:_DETAIL_CHARACTERS]
+    try:
+        voucher = Voucher.decode(frame.voucher.message)
+    except ValueError:
+        return wire.Problem(code=error.code.value, detail=detail)
+    code = error.code if error.code is ErrorCode.CHAIN_UNAVAILABLE else ErrorCode.VOUCHER_MISMATCH
+    return wire.VoucherTaken(
+        session_id=voucher.session_id, through_seq=voucher.through_seq, code=code.value, detail=detail
+    )

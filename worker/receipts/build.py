@@ -1,0 +1,107 @@
+"""Builds receipt and annex of one order from what was done; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from marketplace.protocol.annex import Annex, EnergyMethod, exec_hash
+from marketplace.protocol.hexes import keccak, to_hex
+from marketplace.protocol.merkle import response_hash
+from marketplace.protocol.messages import Offer, Order, Receipt, ReceiptStatus
+from marketplace.protocol.pricing import amount_due
+from worker.ledger import HeldOrder
+
+_CUT_SHORT: Final = frozenset({"deadline"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What was done for one order.
+
+    Attributes:
+        finish: how it ended: an engine's finish, or why it failed.
+        failed: nothing is charged.
+        seed: 64 bits the sampling was drawn from.
+    """
+
+    finish: str
+    failed: bool
+    started_at_ms: int
+    finished_at_ms: int
+    units_in: int = 0
+    units_out: int = 0
+    energy_millijoules: int = 0
+    energy_method: EnergyMethod = "none"
+    device_microseconds: int = 0
+    engine: str = ""
+    torch: str = ""
+    dtype: str = ""
+    seed: int = 0
+
+
+def failed_work(reason: str, *, started_at_ms: int, finished_at_ms: int) -> Work:
+    """Work that came to nothing."""
+    return Work(finish=reason, failed=True, started_at_ms=started_at_ms, finished_at_ms=finished_at_ms)
+
+
+def derive_seed(asked: int | None, order_hash: bytes) -> int:
+    """The request's seed, else 64 bits of the order's hash: never the node's choice."""
+    if asked is not None:
+        return asked
+    return int.from_bytes(keccak(b"wattline seed" + order_hash)[:8], "big")
+
+
+def without_lease(work: Work, lease_until_ms: int, now_ms: int) -> Work:
+    """The work as it may be signed at `now_ms`: failed once the gateway's lease has lapsed."""
+    if work.failed or now_ms < lease_until_ms:
+        return work
+    return replace(work, finish="lease_lapsed", failed=True, units_in=0, units_out=0)
+
+
+def build(
+    held: HeldOrder, offer: Offer, model_id: bytes, bodies: Sequence[bytes], work: Work
+) -> tuple[Receipt, bytes]:
+    """Receipt and annex bytes; the response hash covers every stored chunk, also of failed work."""
+    order = Order.decode(held.message)
+    status = _status(work)
+    annex = Annex(
+        trace_id=held.trace_id,
+        model=to_hex(model_id),
+        engine=work.engine,
+        torch=work.torch,
+        dtype=work.dtype,
+        seed=str(work.seed),
+        units_in=work.units_in,
+        units_out=work.units_out,
+        finish=work.finish,
+        device_microseconds=work.device_microseconds,
+        energy_method=work.energy_method,
+    ).encode()
+    receipt = Receipt(
+        order_hash=held.order_hash,
+        response_hash=response_hash(held.salt, bodies),
+        exec_hash=exec_hash(annex),
+        units_in=work.units_in,
+        units_out=work.units_out,
+        amount_atoms=amount_due(
+            offer,
+            order,
+            units_in=work.units_in,
+            units_out=work.units_out,
+            finished_at_ms=work.finished_at_ms,
+            status=status,
+        ),
+        started_at_ms=work.started_at_ms,
+        finished_at_ms=work.finished_at_ms,
+        energy_millijoules=work.energy_millijoules,
+        status=status,
+    )
+    return receipt, annex
+
+
+def _status(work: Work) -> ReceiptStatus:
+    if work.failed:
+        return ReceiptStatus.FAILED
+    return ReceiptStatus.CUT_SHORT if work.finish in _CUT_SHORT else ReceiptStatus.DONE

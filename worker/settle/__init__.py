@@ -1,0 +1,1 @@
+"""Vouchers in, settle transactions out."""
