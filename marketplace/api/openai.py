@@ -1,0 +1,195 @@
+"""OpenAI's request bodies into payloads, and answers into OpenAI's shapes."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, Final, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from marketplace.protocol.errors import BadRequest, ErrorCode
+from marketplace.protocol.payloads import (
+    MAX_INPUTS,
+    MAX_OUTPUT_TOKENS,
+    Answer,
+    ChatMessage,
+    ChatPayload,
+    EmbedPayload,
+)
+
+# No control characters: PostgreSQL keeps no zero byte in text.
+PLAIN: Final = r"^[^\x00-\x1f]*$"
+P = TypeVar("P", ChatPayload, EmbedPayload)
+DEFAULT_MAX_TOKENS: Final = 256
+BLANK_MODEL: Final = "0x" + "00" * 32
+_U64: Final = (1 << 64) - 1
+# Parameters that would change the answer, and the value at which they do nothing.
+_WITH_EFFECT: Final[dict[str, tuple[object, ...]]] = {
+    "n": (1,),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "logit_bias": ({},),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "modalities": (["text"],),
+    "audio": (),
+    "prediction": (),
+    "web_search_options": (),
+    "dimensions": (),
+}
+_FINISH: Final = {"stop": "stop", "length": "length", "deadline": "length"}
+
+
+class TextPart(BaseModel):
+    """A text part of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Turn(BaseModel):
+    """One message; `developer` means `system`."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+
+
+class StreamOptions(BaseModel):
+    """Usage is always sent; the option is accepted for its own sake."""
+
+    include_usage: bool = True
+
+
+class _Call(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    model: str = Field(min_length=1, max_length=128, pattern=PLAIN)
+    max_cost: str | float | None = Field(default=None, description="Most this call may cost, in token units.")
+    node: int | None = Field(default=None, ge=1, lt=1 << 32, description="The only node wanted.")
+
+    def refuse_unsupported(self) -> None:
+        """Raises `BadRequest` for a parameter that would change the answer and is not supported."""
+        for name, value in (self.model_extra or {}).items():
+            if name in _WITH_EFFECT and value is not None and value not in _WITH_EFFECT[name]:
+                raise BadRequest(ErrorCode.UNSUPPORTED, f"{name} is not supported", param=name)
+
+
+class ChatCall(_Call):
+    """Body of `POST /v1/chat/completions`."""
+
+    messages: list[Turn] = Field(min_length=1, max_length=1024)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(default=None, ge=1, le=MAX_OUTPUT_TOKENS)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_OUTPUT_TOKENS)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    seed: int | None = Field(default=None, ge=-(1 << 63), le=_U64)
+    stop: str | list[str] | None = None
+
+    def payload(self, fresh_seed: int) -> ChatPayload:
+        """The canonical request. A seed is always named, so that a second node repeats the first's answer.
+
+        Raises:
+            BadRequest: it cannot be expressed.
+        """
+        self.refuse_unsupported()
+        temperature = 1.0 if self.temperature is None else self.temperature
+        top_p = 1.0 if self.top_p is None else self.top_p
+        return _built(
+            ChatPayload,
+            model=BLANK_MODEL,
+            messages=tuple(_message(turn) for turn in self.messages),
+            max_tokens=self.max_completion_tokens or self.max_tokens or DEFAULT_MAX_TOKENS,
+            temperature_milli=round(temperature * 1000),
+            top_p_milli=max(1, round(top_p * 1000)),
+            seed=(fresh_seed if self.seed is None else self.seed) & _U64,
+            stop=tuple([self.stop] if isinstance(self.stop, str) else self.stop or ()),
+        )
+
+
+class EmbedCall(_Call):
+    """Body of `POST /v1/embeddings`."""
+
+    input: str | list[str] | list[int] | list[list[int]]
+    encoding_format: Literal["float", "base64"] = "float"
+
+    def payload(self) -> EmbedPayload:
+        """The canonical request. Raises `BadRequest`."""
+        self.refuse_unsupported()
+        texts = [self.input] if isinstance(self.input, str) else self.input
+        if any(not isinstance(text, str) for text in texts):
+            raise BadRequest(
+                ErrorCode.UNSUPPORTED, "input must be text; token ids are not read", param="input"
+            )
+        if not 0 < len(texts) <= MAX_INPUTS or "" in texts:
+            raise BadRequest(
+                ErrorCode.INVALID_REQUEST, f"input must be 1 to {MAX_INPUTS} non-empty texts", param="input"
+            )
+        return _built(EmbedPayload, model=BLANK_MODEL, input=tuple(texts))
+
+
+def chat_completion(job_id: str, model: str, created: int, answer: Answer) -> dict[str, Any]:
+    """A whole chat answer, without usage and receipt."""
+    message = {"role": "assistant", "content": answer.text, "refusal": None}
+    choice = {"index": 0, "message": message, "finish_reason": finish_of(answer), "logprobs": None}
+    return {
+        "id": f"chatcmpl-{job_id.removeprefix('job_')}",
+        "object": "chat.completion",
+        "created": created,
+        "model": model,
+        "choices": [choice],
+    }
+
+
+def chat_chunk(
+    job_id: str, model: str, created: int, delta: dict[str, Any] | None, finish: str | None = None
+) -> dict[str, Any]:
+    """One streamed chunk; without a delta, the last one that carries usage."""
+    choices = (
+        [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}]
+    )
+    return {
+        "id": f"chatcmpl-{job_id.removeprefix('job_')}",
+        "object": "chat.completion.chunk",
+        "created": created,
+        "model": model,
+        "choices": choices,
+    }
+
+
+def embeddings(model: str, answer: Answer, encoding: str) -> dict[str, Any]:
+    """A list of vectors, without usage and receipt."""
+    rows: list[Any] = (
+        [base64.b64encode(vector).decode() for vector in answer.vectors]
+        if encoding == "base64"
+        else answer.floats()
+    )
+    data = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows)]
+    return {"object": "list", "data": data, "model": model}
+
+
+def finish_of(answer: Answer) -> str:
+    """OpenAI's word for why the text ends."""
+    return _FINISH.get(answer.finish or "", "length")
+
+
+def _message(turn: Turn) -> ChatMessage:
+    content = turn.content
+    text = content if isinstance(content, str) else "".join(part.text for part in content)
+    role: Literal["system", "user", "assistant"] = "system" if turn.role == "developer" else turn.role
+    return ChatMessage(role=role, content=text)
+
+
+def _built(kind: type[P], **values: Any) -> P:
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadRequest(ErrorCode.INVALID_REQUEST, f"{where}: {first['msg']}", param=where) from error

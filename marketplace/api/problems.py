@@ -1,0 +1,109 @@
+"""Every error as one body: RFC 9457 and OpenAI's shape at once, always saying whether it was charged."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from marketplace.protocol.errors import BadRequest, ErrorCode, WattError
+from marketplace.telemetry.logs import get_logger
+from marketplace.telemetry.names import Log
+
+MEDIA_TYPE: Final = "application/problem+json"
+_BY_STATUS: Final = {
+    404: ErrorCode.NOT_FOUND,
+    405: ErrorCode.METHOD_NOT_ALLOWED,
+    413: ErrorCode.BODY_TOO_LARGE,
+}
+_KINDS: Final = {401: "authentication_error", 402: "insufficient_funds", 429: "rate_limit_error"}
+log = get_logger(__name__)
+
+
+def body_of(
+    error: WattError, request_id: str, *, charged: bool = False, param: str | None = None
+) -> dict[str, Any]:
+    """The body of an error."""
+    spec = error.spec
+    kind = _KINDS.get(spec.status, "invalid_request_error" if spec.status < 500 else "server_error")
+    values = {name: value for name, value in error.values.items() if isinstance(value, str | int)}
+    return values | {
+        "type": f"urn:wattline:error:{error.code}",
+        "title": spec.title,
+        "status": spec.status,
+        "detail": error.detail,
+        "code": error.code.value,
+        "hint": spec.hint,
+        "charged": charged,
+        "request_id": request_id,
+        "retryable": spec.retryable and not charged,
+        # OpenAI clients keep only this object, so what helps is in it too.
+        "error": {
+            "message": f"{error.detail} — {spec.hint}",
+            "type": kind,
+            "code": error.code.value,
+            "param": param,
+            "hint": spec.hint,
+            "charged": charged,
+        },
+    }
+
+
+def response_of(
+    error: WattError, request_id: str, *, charged: bool = False, param: str | None = None
+) -> Response:
+    """The answer to a call that failed."""
+    body = body_of(error, request_id, charged=charged, param=param)
+    headers = {"x-request-id": request_id}
+    if not body["retryable"]:
+        headers["x-should-retry"] = "false"
+    elif error.spec.status in (429, 503):
+        headers["retry-after"] = "1"
+    return JSONResponse(body, error.spec.status, headers, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Answers every kind of error this way."""
+
+    async def watt(request: Request, error: Exception) -> Response:
+        assert isinstance(error, WattError)  # noqa: S101 - registered for this type
+        log.info(Log.REQUEST_REFUSED, code=error.code.value, path=request.url.path)
+        return response_of(error, request.state.request_id, param=_param(error))
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type
+        problem, param = _invalid(error)
+        return response_of(problem, request.state.request_id, param=param)
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type
+        code = _BY_STATUS.get(error.status_code, ErrorCode.MALFORMED_BODY)
+        return response_of(BadRequest(code), request.state.request_id)
+
+    async def half_a_pair(request: Request, _: Exception) -> Response:
+        # JSON can spell text that UTF-8 can not carry; nothing of ours makes such text.
+        problem = BadRequest(ErrorCode.INVALID_REQUEST, "text holds half a surrogate pair")
+        return response_of(problem, request.state.request_id)
+
+    app.add_exception_handler(WattError, watt)
+    app.add_exception_handler(UnicodeEncodeError, half_a_pair)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+
+
+def _param(error: WattError) -> str | None:
+    param = error.values.get("param")
+    return param if isinstance(param, str) else None
+
+
+def _invalid(error: RequestValidationError) -> tuple[WattError, str | None]:
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return BadRequest(ErrorCode.MALFORMED_BODY, "the body is not JSON"), None
+    where = ".".join(str(part) for part in first["loc"] if part != "body")
+    if not where:
+        return BadRequest(ErrorCode.MALFORMED_BODY, "the body must be one JSON object"), None
+    return BadRequest(ErrorCode.INVALID_REQUEST, f"{where}: {first['msg']}"), where

@@ -1,0 +1,220 @@
+"""Jobs, receipts, quotes and vouchers: the market's own routes about work."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel, Field
+
+from marketplace.api import messages, money, openai, views, waiting
+from marketplace.api.auth import caller
+from marketplace.api.routes.work import trace_of
+from marketplace.dispatch.step import Given
+from marketplace.flow import Market, Running
+from marketplace.protocol.errors import BadRequest, ErrorCode
+from marketplace.protocol.hexes import to_hex
+from marketplace.protocol.messages import Order, Voucher
+from marketplace.protocol.payloads import Payload
+from marketplace.quoting import rules
+from marketplace.quoting.step import quote
+from marketplace.settlement import step as settlement
+from marketplace.store import jobs, receipts
+from marketplace.store.tables import JobRow, ReceiptRow, Tx
+
+
+class QuoteCall(BaseModel):
+    """Body of `POST /v1/quotes`: a chat or embeddings call that is not made."""
+
+    model: str = Field(min_length=1, max_length=128, pattern=openai.PLAIN)
+    task: str | None = Field(default=None, pattern="^(chat|embed)$")
+    messages: list[openai.Turn] | None = None
+    input: str | list[str] | None = None
+    max_tokens: int | None = Field(default=None, ge=1, le=32_768)
+    max_cost: str | float | None = None
+    node: int | None = Field(default=None, ge=1, lt=1 << 32)
+
+
+class OrderCall(BaseModel):
+    """Body of `POST /v1/jobs`: an order signed by a session's key, and what it is for."""
+
+    order: dict[str, Any]
+    signature: str
+    salt: str
+    payload: str = Field(description="Base64 of the canonical request bytes.")
+    stream: bool = False
+
+
+class VoucherCall(BaseModel):
+    """Body of `POST /v1/vouchers`."""
+
+    voucher: dict[str, Any]
+    signature: str
+
+
+def routes(market: Market) -> APIRouter:
+    """Routes about work."""
+    router = APIRouter(tags=["work"])
+
+    @router.post("/v1/quotes")
+    async def quotes(call: QuoteCall) -> dict[str, Any]:
+        """Ranks offers for a request; charges nothing."""
+        return await _quotes(market, call)
+
+    @router.post("/v1/jobs", status_code=202)
+    async def place(call: OrderCall, request: Request) -> Response:
+        """Sends on an order signed elsewhere; the same order again is the same job."""
+        given = Given(
+            order=messages.read(Order, call.order, "order"),
+            signature=messages.blob(call.signature, "signature"),
+            salt=messages.blob(call.salt, "salt", 32),
+            payload=_base64(call.payload),
+        )
+        running = await market.place_signed(given, trace_of(market, request), streamed=call.stream)
+        if "text/event-stream" in request.headers.get("accept", ""):
+            return _events(market, running, request)
+        view = await market.read(lambda tx: views.job_view(tx, _job(tx, running.job_id)))
+        return JSONResponse(view, 202)
+
+    @router.get("/v1/jobs")
+    async def listed(
+        request: Request,
+        limit: int = Query(default=20, ge=1, le=100),
+        after: str | None = Query(default=None, pattern="^job_[a-z2-7]{1,40}$"),
+    ) -> dict[str, Any]:
+        """Lists the caller's jobs, newest first."""
+        key = await caller(market, request)
+        rows = await market.read(lambda tx: jobs.of_key(tx, key, limit + 1, after))
+        data = [views.job_line(row) for row in rows[:limit]]
+        return page(data, "job_id", has_more=len(rows) > limit)
+
+    @router.get("/v1/jobs/{job_id}")
+    async def job(job_id: str) -> dict[str, Any]:
+        """Shows a job; its id is the permission."""
+        return await market.read(lambda tx: views.job_view(tx, _job(tx, job_id)))
+
+    @router.get("/v1/jobs/{job_id}/events")
+    async def job_events(job_id: str, request: Request) -> Response:
+        """Streams a job's chunks from the first, then its receipt or problem."""
+        return _events(market, await market.watch(job_id), request)
+
+    @router.get("/v1/receipts/{receipt_id}")
+    async def receipt(receipt_id: str) -> dict[str, Any]:
+        """Gives a receipt with all that verifies it offline."""
+
+        def load(tx: Tx) -> dict[str, Any]:
+            row = _receipt(tx, receipt_id)
+            return views.bundle(tx, row, market.deployment, receipts.chunks(tx, row.order_hash))
+
+        return await market.read(load)
+
+    @router.post("/v1/vouchers")
+    async def voucher(call: VoucherCall) -> dict[str, Any]:
+        """Takes a voucher its key signed, and forwards it to the node."""
+        message = messages.read(Voucher, call.voucher, "voucher")
+        signature, now = messages.blob(call.signature, "signature"), market.clock()
+        taken = await market.write(
+            lambda tx: settlement.take_voucher(tx, message, signature, market.domain, now)
+        )
+        market.send_voucher(taken)
+        return {
+            "session_id": to_hex(message.session_id),
+            "through_seq": message.through_seq,
+            "amount_atoms": str(message.amount_atoms),
+            "new": taken is not None,
+        }
+
+    return router
+
+
+def page(data: list[dict[str, Any]], id_name: str, *, has_more: bool) -> dict[str, Any]:
+    """OpenAI's list shape."""
+    return {
+        "object": "list",
+        "data": data,
+        "has_more": has_more,
+        "first_id": data[0][id_name] if data else None,
+        "last_id": data[-1][id_name] if data else None,
+    }
+
+
+async def _quotes(market: Market, call: QuoteCall) -> dict[str, Any]:
+    deployment = market.deployment
+    limit = (
+        None
+        if call.max_cost is None
+        else money.to_atoms(call.max_cost, deployment.token_decimals, "max_cost")
+    )
+    need = rules.need_of(_payload(call), limit, call.node)
+    now = market.clock()
+    found = await market.read(
+        lambda tx: quote(tx, call.model, need, now_ms=now, min_stake_atoms=deployment.min_stake_atoms)
+    )
+    ends = [item.listing.offer.valid_until for item in found.quotes if item.eligible]
+    return {
+        "model": found.model_name,
+        "model_id": found.model_id,
+        "quotes": [_quote(item, need, deployment.token_decimals) for item in found.quotes],
+        "expires_at": min(ends) if ends else now // 1000,
+    }
+
+
+def _payload(call: QuoteCall) -> Payload:
+    if (call.messages is None) == (call.input is None):
+        raise BadRequest(ErrorCode.INVALID_REQUEST, "give either messages or input", param="messages")
+    if call.messages is not None:
+        chat = openai.ChatCall(model=call.model, messages=call.messages, max_tokens=call.max_tokens)
+        return chat.payload(0)
+    return openai.EmbedCall(model=call.model, input=call.input or "").payload()
+
+
+def _quote(item: rules.Quote, need: rules.Need, decimals: int) -> dict[str, Any]:
+    listing = item.listing
+    return {
+        "node_id": listing.node_id,
+        "model_id": listing.model_id,
+        "offer": listing.offer.to_json(),
+        "offer_signature": to_hex(listing.signature),
+        "offer_hash": listing.offer_hash,
+        "ceiling_atoms": str(item.ceiling_atoms),
+        "ceiling": money.to_units(item.ceiling_atoms, decimals),
+        "units_in_ceiling": need.units_in,
+        "units_out_ceiling": need.units_out,
+        "reason": item.reason,
+        "eligible": item.eligible,
+        "why_not": item.why_not.value if item.why_not else None,
+        "queue_depth": listing.queue_depth,
+        "free_slots": listing.free_slots,
+        "signer": listing.signer,
+        "epoch": listing.epoch,
+    }
+
+
+def _events(market: Market, running: Running, request: Request) -> Response:
+    lines = waiting.job_events(market, running, request.state.request_id)
+    headers = waiting.SSE_HEADERS | {"x-job-id": running.job_id}
+    return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
+
+
+def _job(tx: Tx, job_id: str) -> JobRow:
+    job = jobs.find(tx, job_id)
+    if job is None:
+        raise BadRequest(ErrorCode.UNKNOWN_JOB)
+    return job
+
+
+def _receipt(tx: Tx, receipt_id: str) -> ReceiptRow:
+    row = receipts.find_by_id(tx, receipt_id)
+    if row is None:
+        raise BadRequest(ErrorCode.UNKNOWN_RECEIPT)
+    return row
+
+
+def _base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadRequest(ErrorCode.INVALID_REQUEST, "payload must be base64", param="payload") from error

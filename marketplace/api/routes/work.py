@@ -1,0 +1,190 @@
+"""OpenAI's own routes: models, embeddings, chat."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from marketplace.api import money, openai, problems, views, waiting
+from marketplace.api.auth import bearer
+from marketplace.dispatch.terms import Ask
+from marketplace.flow import Market, Running
+from marketplace.protocol import ids
+from marketplace.protocol.errors import BadRequest, ErrorCode, WattError
+from marketplace.protocol.hexes import keccak
+from marketplace.protocol.payloads import Payload, canonical_json
+from marketplace.quoting import rules
+from marketplace.store import offers
+from marketplace.store.offers import Listing
+
+_TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
+
+
+def routes(market: Market) -> APIRouter:
+    """Routes an OpenAI client knows."""
+    router = APIRouter(tags=["openai"])
+
+    @router.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """Lists the models on offer, cheapest prices first."""
+        found = await market.read(offers.listings)
+        return {"object": "list", "data": _models(market, found)}
+
+    @router.get("/v1/models/{model:path}")
+    async def model(model: str) -> dict[str, Any]:
+        """Shows one model."""
+        found = await market.read(lambda tx: offers.listings(tx, model))
+        rows = _models(market, found)
+        if not rows:
+            raise BadRequest(ErrorCode.UNKNOWN_MODEL, f"nobody offers {model[:80]!r}")
+        return rows[0]
+
+    @router.post("/v1/embeddings")
+    async def embed(call: openai.EmbedCall, request: Request) -> Response:
+        """Embeds texts."""
+        running, ask = await _placed(market, request, call, call.payload(), streamed=False)
+        found = await waiting.delivered(market, running)
+        body = openai.embeddings(call.model, found.answer, call.encoding_format)
+        return _answer(market, body, found, ask)
+
+    @router.post("/v1/chat/completions")
+    async def chat(call: openai.ChatCall, request: Request) -> Response:
+        """Continues a conversation."""
+        payload = call.payload(int.from_bytes(market.random(8), "big"))
+        running, ask = await _placed(market, request, call, payload, streamed=call.stream)
+        if call.stream:
+            lines = _stream(market, running, ask, request.state.request_id)
+            headers = waiting.SSE_HEADERS | _headers(running.job_id, ask)
+            return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
+        found = await waiting.delivered(market, running)
+        created = found.job.created_at_ms // 1000
+        body = openai.chat_completion(running.job_id, call.model, created, found.answer)
+        return _answer(market, body, found, ask)
+
+    return router
+
+
+async def _placed(
+    market: Market,
+    request: Request,
+    call: openai.ChatCall | openai.EmbedCall,
+    payload: Payload,
+    *,
+    streamed: bool,
+) -> tuple[Running, Ask]:
+    key = await bearer(market, request)
+    limit = call.max_cost
+    ask = Ask(
+        key=key,
+        model=call.model,
+        payload=payload,
+        trace_id=trace_of(market, request),
+        max_cost_atoms=None
+        if limit is None
+        else money.to_atoms(limit, market.deployment.token_decimals, "max_cost"),
+        node_id=call.node,
+        streamed=streamed,
+        idempotency=_idempotency(request, key.address),
+        fingerprint=keccak(canonical_json(call.model_dump(mode="json"))).hex(),
+        # OpenAI clients count their own retries, and send no idempotency key.
+        repeated=request.headers.get("x-stainless-retry-count", "0") not in ("", "0"),
+    )
+    return await market.place(ask), ask
+
+
+async def _stream(market: Market, running: Running, ask: Ask, request_id: str) -> AsyncIterator[str]:
+    created = market.clock() // 1000
+    merger = waiting.Merger()
+
+    def piece(delta: dict[str, Any], finish: str | None = None) -> str:
+        return waiting.event(openai.chat_chunk(running.job_id, ask.model, created, delta, finish))
+
+    yield piece({"role": "assistant", "content": ""})
+    async for chunk in running.stream.read():
+        text = merger.add(chunk.order_hash, chunk.body)
+        if text:
+            yield piece({"content": text})
+    try:
+        found = await waiting.outcome(market, running.job_id)
+    except WattError as error:
+        yield waiting.event(problems.body_of(error, request_id))
+        yield "data: [DONE]\n\n"
+        return
+    rest = merger.rest(found.answer.text)
+    if merger.diverged or merger.sent != found.answer.text:
+        yield waiting.event(problems.body_of(_diverged(running.job_id), request_id, charged=True))
+        yield "data: [DONE]\n\n"
+        return
+    if rest:
+        yield piece({"content": rest})
+    yield piece({}, openai.finish_of(found.answer))
+    last = openai.chat_chunk(running.job_id, ask.model, created, None)
+    yield waiting.event(last | _extras(market, found))
+    yield "data: [DONE]\n\n"
+
+
+def _diverged(job_id: str) -> WattError:
+    detail = f"another node took over and wrote another text; the whole answer is at /v1/jobs/{job_id}"
+    return BadRequest(ErrorCode.NODE_FAILED, detail, job_id=job_id)
+
+
+def _answer(market: Market, body: dict[str, Any], found: views.Delivery, ask: Ask) -> Response:
+    return JSONResponse(body | _extras(market, found), headers=_headers(found.job.job_id, ask))
+
+
+def _extras(market: Market, found: views.Delivery) -> dict[str, Any]:
+    deployment = market.deployment
+    usage = waiting.usage_of(found, deployment.token_decimals, deployment.token_symbol)
+    return {"usage": usage, "job_id": found.job.job_id, "receipt": found.bundle}
+
+
+def _headers(job_id: str, ask: Ask) -> dict[str, str]:
+    return {"x-job-id": job_id, "x-trace-id": ask.trace_id}
+
+
+def trace_of(market: Market, request: Request) -> str:
+    """The caller's W3C trace id, or a fresh one."""
+    found = _TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
+    if found and int(found[1], 16) and int(found[2], 16):
+        return found[1]
+    return ids.trace_id(market.random(16))
+
+
+def _idempotency(request: Request, key: str) -> str | None:
+    given = request.headers.get("idempotency-key")
+    return keccak(f"{key}\0{given}".encode()).hex() if given else None
+
+
+def _models(market: Market, found: list[Listing]) -> list[dict[str, Any]]:
+    decimals = market.deployment.token_decimals
+    rows: dict[str, list[Listing]] = {}
+    for item in found:
+        rows.setdefault(item.model_name, []).append(item)
+    return [_model(name, items, decimals) for name, items in sorted(rows.items())]
+
+
+def _model(name: str, items: list[Listing], decimals: int) -> dict[str, Any]:
+    model_id = rules.resolve(name, items)
+    same = [item for item in items if item.model_id == model_id]
+    live = [item for item in same if item.connected]
+    prices = {
+        "per_job": min(item.offer.price_per_job_atoms for item in same),
+        "in_per_million": min(item.offer.price_in_per_million_atoms for item in same),
+        "out_per_million": min(item.offer.price_out_per_million_atoms for item in same),
+    }
+    return {
+        "id": name,
+        "object": "model",
+        "created": min(item.offer.valid_until for item in same),
+        "owned_by": "wattline",
+        "model_id": model_id,
+        "task": same[0].task,
+        "context_tokens": min(item.context_tokens for item in same),
+        "offers": len(live),
+        "prices": {name: money.to_units(atoms, decimals) for name, atoms in prices.items()},
+        "prices_atoms": {name: str(atoms) for name, atoms in prices.items()},
+    }

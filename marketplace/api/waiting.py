@@ -1,0 +1,155 @@
+"""From a placed job to its caller: wait for it, stream it, or say why it failed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from marketplace.api import money, problems, views
+from marketplace.flow import Market, Running
+from marketplace.protocol.errors import BadRequest, ErrorCode, LostRace, WattError
+from marketplace.protocol.payloads import Answer
+from marketplace.protocol.phases import ENDINGS, HAS_RESULT, EndReason, JobPhase
+from marketplace.store import jobs
+from marketplace.store.tables import JobRow, Tx
+
+_SLACK_MS: Final = 5_000
+SSE_HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+
+
+async def delivered(market: Market, running: Running) -> views.Delivery:
+    """Waits for a job to end.
+
+    Raises:
+        WattError: it ended without an answer; nothing was charged.
+    """
+    left = market.terms.job_timeout_ms + market.terms.delivery_grace_ms + _SLACK_MS
+    try:
+        await asyncio.wait_for(running.stream.wait(), left / 1000)
+    except TimeoutError:
+        await _overdue(market, running.job_id)
+    return await outcome(market, running.job_id)
+
+
+async def outcome(market: Market, job_id: str) -> views.Delivery:
+    """What an ended job brought. Raises `WattError` when it brought nothing."""
+
+    def load(tx: Tx) -> views.Delivery:
+        job = jobs.find(tx, job_id)
+        problem = problem_of(job, job_id)
+        if problem is not None or job is None:
+            raise problem or BadRequest(ErrorCode.UNKNOWN_JOB)
+        return views.delivery(tx, job, market.deployment)
+
+    return await market.read(load)
+
+
+def problem_of(job: JobRow | None, job_id: str) -> WattError | None:
+    """Why a job brought no answer; None when it did."""
+    if job is None or job.end_reason is None:
+        # Readers were sent away: this gateway stops. The same call again attaches to the same job.
+        detail = f"this gateway is restarting and the job goes on: see /v1/jobs/{job_id}"
+        return BadRequest(ErrorCode.NOT_READY, detail, job_id=job_id)
+    if JobPhase(job.phase) in HAS_RESULT:
+        return None
+    ending = ENDINGS[EndReason(job.end_reason)]
+    if ending.problem is None:
+        return None
+    detail = f"{ending.sentence} ({job.detail})" if job.detail else ending.sentence
+    return BadRequest(ending.problem, detail, job_id=job.job_id)
+
+
+def usage_of(found: views.Delivery, decimals: int, symbol: str) -> dict[str, Any]:
+    """OpenAI's usage, with what it cost."""
+    receipt = found.receipt
+    usage: dict[str, Any] = {"prompt_tokens": receipt.units_in}
+    if found.job.task == "chat":
+        usage["completion_tokens"] = receipt.units_out
+    return usage | {
+        "total_tokens": receipt.units_in + receipt.units_out,
+        "cost": money.to_number(receipt.amount_atoms, decimals),
+        "cost_details": {
+            "currency": symbol,
+            "amount": money.to_units(receipt.amount_atoms, decimals),
+            "atoms": str(receipt.amount_atoms),
+            "ceiling_atoms": str(found.ceiling_atoms),
+            "energy_millijoules": str(receipt.energy_millijoules),
+            "energy_method": found.annex.energy_method,
+        },
+    }
+
+
+class Merger:
+    """Text of a stream across nodes: a second node's answer continues the first's where they agree."""
+
+    def __init__(self) -> None:
+        self.sent = ""
+        self.diverged = False
+        self._order_hash = ""
+        self._answer = Answer()
+
+    def add(self, order_hash: str, body: bytes) -> str:
+        """Text to send on for the next chunk."""
+        if order_hash != self._order_hash:
+            self._order_hash, self._answer = order_hash, Answer()
+        self._answer.add(body)
+        return self.rest(self._answer.text)
+
+    def rest(self, text: str) -> str:
+        """What of a whole text has not been sent yet."""
+        if text.startswith(self.sent):
+            fresh = text[len(self.sent) :]
+            self.sent = text
+            return fresh
+        if not self.sent.startswith(text):
+            self.diverged = True
+        return ""
+
+
+async def job_events(market: Market, running: Running, request_id: str) -> AsyncIterator[str]:
+    """A job as server-sent events: `chunk`s, then `receipt`, then `problem` where it failed."""
+    seen: set[tuple[str, int]] = set()
+    async for chunk in running.stream.read():
+        seen.add((chunk.order_hash, chunk.index))
+        yield _chunk_event(chunk.order_hash, chunk.index, chunk.body)
+    found, problem = await market.read(lambda tx: _ending(tx, market, running.job_id))
+    if found is not None:
+        order_hash = found.job.order_hash or ""
+        for index, body in enumerate(found.chunks):
+            if (order_hash, index) not in seen:
+                yield _chunk_event(order_hash, index, body)
+        yield event(found.bundle, "receipt")
+    if problem is not None:
+        yield event(problems.body_of(problem, request_id), "problem")
+
+
+def event(data: Any, name: str | None = None) -> str:
+    """One server-sent event."""
+    head = f"event: {name}\n" if name else ""
+    return f"{head}data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
+
+
+def _ending(tx: Tx, market: Market, job_id: str) -> tuple[views.Delivery | None, WattError | None]:
+    job = jobs.find(tx, job_id)
+    problem = problem_of(job, job_id)
+    if job is None:
+        return None, problem
+    if problem is None:
+        return views.delivery(tx, job, market.deployment), None
+    # Who signs its own vouchers needs the free receipt too, unless trying elsewhere is of no use.
+    free = problem.code is ErrorCode.NODE_FAILED and not job.held
+    return (views.failed_delivery(tx, job, market.deployment) if free else None), problem
+
+
+def _chunk_event(order_hash: str, index: int, body: bytes) -> str:
+    return event({"order_hash": order_hash, "index": index, "body": views.b64(body)}, "chunk")
+
+
+async def _overdue(market: Market, job_id: str) -> None:
+    # The clockwork ends jobs in time; this is for a clockwork that stands still.
+    try:
+        await market.expire(job_id, market.clock())
+    except LostRace:
+        return

@@ -1,0 +1,1 @@
+"""Step 3: orders to nodes, leases, failover, and what comes back."""

@@ -1,0 +1,394 @@
+"""The market's steps in order: quote → fund → dispatch → (node) → receipt → voucher → settled.
+
+Each arrow is one database transaction; frames leave only after it has committed. Read this file first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from marketplace.chain.deployment import Deployment
+from marketplace.dispatch import intake, returns
+from marketplace.dispatch import step as dispatch
+from marketplace.dispatch.links import Link, Links
+from marketplace.dispatch.returns import Outcome
+from marketplace.dispatch.streams import JobStream, Streams
+from marketplace.dispatch.terms import Ask, Terms
+from marketplace.funding import rules as funding_rules
+from marketplace.funding import step as funding
+from marketplace.funding.vault import Vault
+from marketplace.protocol import ids, wire
+from marketplace.protocol.errors import BadRequest, ErrorCode, LostRace
+from marketplace.protocol.hexes import to_hex
+from marketplace.protocol.payloads import parse_payload
+from marketplace.protocol.phases import HAS_RESULT, EndReason, JobPhase
+from marketplace.protocol.signing import Signer
+from marketplace.quoting import rules as quoting_rules
+from marketplace.quoting import step as quoting
+from marketplace.settlement import step as settlement
+from marketplace.settlement.step import Acceptance
+from marketplace.store import jobs, offers
+from marketplace.store.engine import Store
+from marketplace.store.tables import JobRow, Tx
+from marketplace.telemetry.logs import get_logger
+from marketplace.telemetry.metrics import Metrics
+from marketplace.telemetry.names import Log
+
+log = get_logger(__name__)
+T = TypeVar("T")
+Returned = TypeVar("Returned", Outcome, Outcome | None)
+_TRIES: Final = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A job that was placed, and what comes of it."""
+
+    job_id: str
+    stream: JobStream
+
+
+class Market:
+    """One gateway's market: store, links and streams, and the steps between them."""
+
+    def __init__(
+        self,
+        store: Store,
+        deployment: Deployment,
+        vault: Vault,
+        *,
+        clock: Callable[[], int],
+        random: Callable[[int], bytes],
+        terms: Terms,
+        metrics: Metrics,
+    ) -> None:
+        self.store, self.deployment, self.vault = store, deployment, vault
+        self.clock, self.random, self.terms, self.metrics = clock, random, terms, metrics
+        self.domain = deployment.domain
+        self.links, self.streams = Links(), Streams()
+        self._keys: dict[bytes, Signer] = {}
+        self._unsent: set[str] = set()
+        # One writer thread: on SQLite writers exclude each other anyway, and a queue beats busy waiting.
+        self._writer = ThreadPoolExecutor(1 if store.is_sqlite else 8, thread_name_prefix="market-write")
+
+    # ---- buyers -------------------------------------------------------------------------------------
+
+    async def key_of(self, secret: str) -> Signer:
+        """The delegate key of a bearer secret. Raises `BadRequest`."""
+        digest = ids.api_key_hash(secret)
+        found = self._keys.get(digest)
+        if found is None:
+            found = await self.read(lambda tx: funding.open_key(tx, self.vault, secret))
+            self._keys[digest] = found
+        return found
+
+    async def place(self, ask: Ask) -> Running:
+        """Orders a call from the best node. The same idempotency key gives the same job.
+
+        Raises:
+            BadRequest: nothing was ordered, nothing will be charged.
+        """
+        job_id = ids.job_id(self.random(15))
+        issued = await self.write(lambda tx: self._place(tx, ask, job_id))
+        if isinstance(issued, str):
+            return await self.watch(issued)
+        stream = self.streams.job(job_id)
+        log.info(Log.JOB_ORDERED, job_id=job_id, trace_id=ask.trace_id, node_id=issued.node_id)
+        await self._send(issued)
+        return Running(job_id=job_id, stream=stream)
+
+    async def place_signed(self, given: dispatch.Given, trace_id: str, *, streamed: bool) -> Running:
+        """Sends on an order its key signed elsewhere; the same order again is the same job.
+
+        Raises:
+            BadRequest: the first rule it breaks; nothing was ordered.
+        """
+        job_id = ids.job_id(self.random(15))
+        issued = await self.write(
+            lambda tx: self._place_signed(tx, given, job_id, trace_id, streamed=streamed)
+        )
+        if isinstance(issued, str):
+            return await self.watch(issued)
+        stream = self.streams.job(job_id)
+        log.info(Log.JOB_ORDERED, job_id=job_id, trace_id=trace_id, node_id=issued.node_id)
+        await self._send(issued)
+        return Running(job_id=job_id, stream=stream)
+
+    async def watch(self, job_id: str) -> Running:
+        """A job's stream, ended already when the job is. Raises `BadRequest` for unknown jobs."""
+        stream = self.streams.job(job_id)
+        job = await self.read(lambda tx: jobs.find(tx, job_id))
+        if job is None or job.ended_at_ms is not None:
+            self.streams.end(job_id)
+        if job is None:
+            raise BadRequest(ErrorCode.UNKNOWN_JOB)
+        return Running(job_id=job_id, stream=stream)
+
+    # ---- nodes --------------------------------------------------------------------------------------
+
+    async def attach(self, link: Link) -> None:
+        """A node proved itself: its open orders and untaken vouchers go out again."""
+        now = self.clock()
+        # First the link, then the look: an order is placed before, and found here, or finds the link.
+        self.links.attach(link)
+        orders = await self.write(lambda tx: intake.arrive(tx, link.node_id, now))
+        for order_hash, frame in orders:
+            if order_hash not in self._unsent:
+                link.send(frame)
+        for voucher in await self.read(lambda tx: settlement.pending(tx, link.node_id)):
+            link.send(voucher)
+        self.metrics.set("nodes_connected", len(self.links))
+
+    async def detach(self, link: Link) -> None:
+        """A link ended. Its orders stay the node's until their leases lapse."""
+        if self.links.detach(link):
+            self.streams.drop_retired(link.node_id)
+            await self.write(lambda tx: offers.leave(tx, link.node_id))
+            self.metrics.set("nodes_connected", len(self.links))
+
+    async def refused(self, node_id: int, order_hash: str, code: str) -> None:
+        """The node will not do it; the job goes elsewhere or ends. Raises `BadRequest`."""
+        now = self.clock()
+        done = await self.write(
+            lambda tx: self._covered(tx, returns.refused(tx, node_id, order_hash, code, now))
+        )
+        await self._follow(order_hash, *done)
+
+    async def receipt(self, link: Link, frame: wire.ReceiptFrame) -> None:
+        """Takes a receipt and what it answers; pays, fails over or refuses.
+
+        Raises:
+            BadRequest: not the node's order, unsigned, or (`NOT_READY`) chunks before it are missing.
+        """
+        order_hash, now = to_hex(frame.order_hash), self.clock()
+        assembly = self.streams.assembly(order_hash)
+        chunks = list(assembly.chunks) if assembly else []
+        outcome, taken = await self.write(
+            lambda tx: self._covered(tx, returns.receipt(tx, link.node_id, frame, chunks, self.domain, now))
+        )
+        if outcome.reply is not None:
+            link.send(outcome.reply)
+        await self._follow(order_hash, outcome, taken)
+        if isinstance(outcome.reply, wire.Superseded):
+            # The node now leaves this receipt out of its sums: a voucher it refused may fit.
+            repeat = await self.read(lambda tx: settlement.again(tx, outcome.session_id))
+            if repeat is not None:
+                link.send(repeat)
+
+    # ---- time and chain -----------------------------------------------------------------------------
+
+    async def lapse(self, order_hash: str, now_ms: int) -> None:
+        """An order whose lease ran out by now: its job goes on elsewhere, or ends. Idempotent."""
+
+        def work(tx: Tx) -> tuple[Outcome | None, Acceptance | None]:
+            order = jobs.order(tx, order_hash)
+            if order is None or order.state != jobs.OrderState.OPEN or order.lease_until_ms >= now_ms:
+                return None, None
+            return self._covered(tx, returns.lapse(tx, order, now_ms))
+
+        outcome, taken = await self.write(work)
+        if outcome is not None:
+            self.metrics.count("leases_lost_total")
+            log.warning(Log.LEASE_LOST, job_id=outcome.job.job_id, order_hash=order_hash)
+            self.streams.retire(order_hash)
+        await self._follow(None, outcome, taken)
+
+    async def expire(self, job_id: str, now_ms: int) -> None:
+        """A job whose time is over ends uncharged. Idempotent."""
+
+        def work(tx: Tx) -> tuple[JobRow | None, list[Acceptance | None]]:
+            job = jobs.find(tx, job_id)
+            if job is None or job.ended_at_ms is not None:
+                return None, []
+            outcomes = returns.expire(tx, job, now_ms)
+            return job, [self._covered(tx, outcome)[1] for outcome in outcomes]
+
+        job, taken = await self.write(work)
+        for acceptance in taken:
+            self.send_voucher(acceptance)
+        if job is not None:
+            await self._ended(job)
+
+    async def reissue(self, job_id: str) -> None:
+        """Sends a job without an order to another node, or ends it when none is left. Idempotent."""
+        issued = await self.write(lambda tx: self._again(tx, job_id))
+        if isinstance(issued, dispatch.Issued):
+            await self._send(issued)
+        elif issued is not None:
+            await self._ended(issued)
+
+    async def restart(self) -> None:
+        """After a start: no link is up, and nodes get one lease's time to come back."""
+        until = self.clock() + self.terms.lease_ms
+
+        def work(tx: Tx) -> None:
+            offers.leave_all(tx)
+            jobs.grace(tx, until)
+
+        await self.write(work)
+
+    async def write(self, work: Callable[[Tx], T]) -> T:
+        """Runs `work` in one transaction; again when it lost a race."""
+        return await asyncio.get_running_loop().run_in_executor(self._writer, self._write, work)
+
+    async def off_loop(self, work: Callable[[], T]) -> T:
+        """Runs blocking `work` in a thread."""
+        return await asyncio.to_thread(work)
+
+    async def read(self, work: Callable[[Tx], T]) -> T:
+        """Runs `work` on one consistent look."""
+        return await asyncio.to_thread(self._read, work)
+
+    def hang_up(self) -> None:
+        """Ends all links and sends callers away who wait; their jobs go on after the restart."""
+        self.links.close_all()
+        self.streams.end_all()
+
+    def close(self) -> None:
+        """Waits for the writer."""
+        self._writer.shutdown()
+
+    # ---- below: one committed transaction each, and what follows it ----------------------------------
+
+    def _write(self, work: Callable[[Tx], T]) -> T:
+        for attempt in range(_TRIES):
+            try:
+                with self.store.transaction() as tx:
+                    return work(tx)
+            except LostRace as race:
+                log.info(Log.RACE_LOST, reason=race.detail)
+                if attempt == _TRIES - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _read(self, work: Callable[[Tx], T]) -> T:
+        with self.store.reading() as tx:
+            return work(tx)
+
+    def _quotes(self, tx: Tx, model: str, need: quoting_rules.Need) -> quoting.Quotes:
+        least = self.deployment.min_stake_atoms
+        return quoting.quote(tx, model, need, now_ms=self.clock(), min_stake_atoms=least)
+
+    def _place(self, tx: Tx, ask: Ask, job_id: str) -> dispatch.Issued | str:
+        known = self._known(tx, ask)
+        if known is not None:
+            return known
+        need = quoting_rules.need_of(ask.payload, ask.max_cost_atoms, ask.node_id)
+        found = self._quotes(tx, ask.model, need)
+        job = dispatch.draft(ask, job_id, found.model_id, found.model_name, self._timing())
+        return self._seat(tx, job, found, need, ask.key)
+
+    def _known(self, tx: Tx, ask: Ask) -> str | None:
+        """The job this call has already made: one call is charged at most once, whatever retries."""
+        if ask.idempotency is None:
+            since = self.clock() - self.terms.job_timeout_ms
+            job = jobs.find_repeated(tx, ask.key.address, ask.fingerprint, since) if ask.repeated else None
+            return job.job_id if job else None
+        job = jobs.find_by_idempotency(tx, ask.idempotency)
+        if job is None:
+            return None
+        if job.fingerprint != ask.fingerprint:
+            raise BadRequest(ErrorCode.INVALID_REQUEST, "this idempotency key was used for another call")
+        if JobPhase(job.phase) not in (JobPhase.FAILED, JobPhase.EXPIRED):
+            return job.job_id
+        jobs.forget_idempotency(tx, job.job_id)
+        return None
+
+    def _seat(
+        self, tx: Tx, job: JobRow, found: quoting.Quotes, need: quoting_rules.Need, key: Signer
+    ) -> dispatch.Issued:
+        able = [quote for quote in found.quotes if quote.eligible]
+        if not able:
+            raise BadRequest(*quoting_rules.refusal(found.quotes, need))
+        prices = [
+            funding_rules.Price(
+                node_id=quote.listing.node_id, epoch=quote.listing.epoch, ceiling_atoms=quote.ceiling_atoms
+            )
+            for quote in able
+        ]
+        funded = funding.reserve(tx, job.key, prices, job.deadline_ms)
+        seat = dispatch.Seat(
+            listing=able[funded.place].listing,
+            session_id=funded.session_id,
+            seq=funded.seq,
+            ceiling_atoms=able[funded.place].ceiling_atoms,
+        )
+        return dispatch.issue(tx, job, seat, key, self.random(32), self.domain, self._timing())
+
+    def _place_signed(
+        self, tx: Tx, given: dispatch.Given, job_id: str, trace_id: str, *, streamed: bool
+    ) -> dispatch.Issued | str:
+        known = jobs.order(tx, to_hex(given.order.digest(self.domain)))
+        if known is not None and known.signature == given.signature:
+            return known.job_id
+        fresh = dispatch.draft_given(job_id, trace_id, self.clock(), streamed=streamed)
+        return dispatch.place_signed(tx, given, fresh, self.domain, self._timing())
+
+    def _timing(self) -> dispatch.Timing:
+        return dispatch.Timing(now_ms=self.clock(), terms=self.terms)
+
+    async def _send(self, issued: dispatch.Issued) -> None:
+        self.streams.bind(issued.order_hash, issued.job_id, issued.node_id, live=True)
+        if self.links.send(issued.node_id, issued.frame):
+            return
+        # It never left, and must not leave any more: the node can not have signed anything for it.
+        self._unsent.add(issued.order_hash)
+        try:
+            await self.refused(issued.node_id, issued.order_hash, ErrorCode.NO_NODE)
+        finally:
+            self._unsent.discard(issued.order_hash)
+
+    def _covered(self, tx: Tx, outcome: Returned) -> tuple[Returned, Acceptance | None]:
+        """In the same transaction: the voucher over the prefix this outcome may have lengthened."""
+        if outcome is None:
+            return outcome, None
+        key = funding.held_key(tx, self.vault, outcome.job.key)
+        if key is None:
+            return outcome, None
+        return outcome, settlement.acknowledge(tx, outcome.session_id, key, self.domain, self.clock())
+
+    async def _follow(
+        self, order_hash: str | None, outcome: Outcome | None, taken: Acceptance | None
+    ) -> None:
+        self.send_voucher(taken)
+        if order_hash is not None:
+            self.streams.drop(order_hash)
+        if outcome is not None and outcome.reissue:
+            await self.reissue(outcome.job.job_id)
+        elif outcome is not None and outcome.ended:
+            await self._ended(outcome.job)
+
+    def send_voucher(self, taken: Acceptance | None) -> None:
+        """Tells a node of a stored voucher; one without a link hears of it when it is back."""
+        if taken is not None:
+            log.info(Log.VOUCHER_SIGNED, node_id=taken.node_id, through_seq=taken.through_seq)
+            self.links.send(taken.node_id, taken.frame)
+
+    def _again(self, tx: Tx, job_id: str) -> dispatch.Issued | JobRow | None:
+        """The job's next order; the job when it ended for want of a node, None when it waits."""
+        job = jobs.find(tx, job_id)
+        key = funding.held_key(tx, self.vault, job.key) if job is not None else None
+        if job is None or key is None or job.phase != JobPhase.ORDERED:
+            return None
+        past = jobs.orders_of(tx, job_id)
+        need = quoting_rules.need_of(
+            parse_payload(job.payload), job.max_cost_atoms, None, tried=[order.node_id for order in past]
+        )
+        try:
+            return self._seat(tx, job, self._quotes(tx, job.model_id, need), need, key)
+        except BadRequest as problem:
+            if any(order.state == jobs.OrderState.LAPSED for order in past):
+                # Its first node may yet come back with a receipt signed in time.
+                return None
+            returns.give_up(tx, job, EndReason.NO_NODE_LEFT, problem.detail, self.clock())
+            return job
+
+    async def _ended(self, job: JobRow) -> None:
+        self.metrics.count("jobs_total", task=job.task, end=job.end_reason or "")
+        event = Log.JOB_DELIVERED if JobPhase(job.phase) in HAS_RESULT else Log.JOB_ENDED
+        log.info(event, job_id=job.job_id, trace_id=job.trace_id, end_reason=job.end_reason)
+        self.streams.end(job.job_id)

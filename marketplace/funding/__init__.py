@@ -1,0 +1,1 @@
+"""Step 2: whose money pays an order: keys, sessions, and opening more of them."""

@@ -1,0 +1,214 @@
+"""The gateway process: migrate, check the chain, serve, and run the keeper's loops inside."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Coroutine, Iterator
+from typing import Any, Final
+
+import uvicorn
+from pydantic import ValidationError
+
+from marketplace.api.app import create_app
+from marketplace.api.routes.system import Check, Health
+from marketplace.chain.client import ChainClient
+from marketplace.chain.deployment import Deployment
+from marketplace.chain.sender import Sender
+from marketplace.dispatch.terms import Terms
+from marketplace.flow import Market
+from marketplace.funding.vault import Vault, load_secret
+from marketplace.keeper.clockwork import Clockwork
+from marketplace.keeper.follow import Follower
+from marketplace.keeper.loops import LoopBoard, run_loop
+from marketplace.keeper.pump import Pump
+from marketplace.keeper.reconcile import Reconciler
+from marketplace.protocol.errors import ChainTrouble, WattError
+from marketplace.protocol.signing import Signer
+from marketplace.protocol.wire import MAX_FRAME_BYTES
+from marketplace.settings import Settings
+from marketplace.settlement.step import on_settled
+from marketplace.store import outbox
+from marketplace.store.engine import Store
+from marketplace.store.migrations import upgrade
+from marketplace.store.transactions import StoreJournal
+from marketplace.telemetry.logs import get_logger, set_up
+from marketplace.telemetry.metrics import Metrics
+from marketplace.telemetry.names import Log
+
+_SHUTDOWN_SECONDS: Final = 5
+_LOOP_SLACK_MS: Final = 30_000
+_STUCK_MS: Final = 120_000
+log = get_logger(__name__)
+
+
+def main() -> None:
+    """Runs the gateway until SIGTERM or Ctrl-C; exits 1 with one line on what is wrong."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = "WATT_" + "_".join(str(part) for part in first["loc"]).upper()
+        sys.exit(f"{name}: {first['msg']}")
+    set_up(settings.log_level)
+    try:
+        asyncio.run(_Gateway(settings).run())
+    except WattError as error:
+        sys.exit(f"{error.detail} — {error.spec.hint}")
+
+
+class _Gateway:
+    """Everything of the process, wired once."""
+
+    def __init__(self, settings: Settings) -> None:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        self.settings, self.metrics = settings, Metrics()
+        deployment = Deployment.load(settings.deployment_file)
+        self.chain = ChainClient(settings.rpc_url, deployment)
+        self.chain.check()
+        self.store = Store(settings.store_url)
+        upgrade(self.store)
+        secret = load_secret(settings.data_dir / "gateway.secret", secrets.token_bytes)
+        self.market = Market(
+            self.store,
+            deployment,
+            Vault(secret, secrets.token_bytes),
+            clock=_now_ms,
+            random=secrets.token_bytes,
+            terms=_terms(settings),
+            metrics=self.metrics,
+        )
+        self.board = LoopBoard(_now_ms)
+        self.follower = Follower(self.chain, self.store, on_settled, metrics=self.metrics)
+        relayer = Signer(settings.relayer_key.get_secret_value())
+        sender = Sender(
+            self.chain, relayer, StoreJournal(self.store), _now_ms, confirmations=settings.confirmations
+        )
+        self.pump = Pump(self.chain, sender, self.store, metrics=self.metrics)
+        self.reconciler = Reconciler(
+            self.chain, self.store, self.follower.read_anew, on_settled, metrics=self.metrics
+        )
+        self.clockwork = Clockwork(self.market)
+
+    async def run(self) -> None:
+        """Serves until told to stop; then loops end after their turn, links and database close."""
+        stop = asyncio.Event()
+        await self.market.restart()
+        loops = [asyncio.create_task(loop) for loop in self._loops(stop)]
+        try:
+            await self._server().serve()
+        finally:
+            stop.set()
+            await asyncio.gather(*loops)
+            self.market.close()
+            self.store.close()
+            log.info(Log.STOPPED, process="gateway")
+
+    def _loops(self, stop: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
+        settings = self.settings
+        turns = (
+            ("follow", self.follower.step, settings.follow_every_ms),
+            ("pump", self.pump.step, settings.pump_every_ms),
+            ("clockwork", self.clockwork.step, settings.clockwork_every_ms),
+            ("sweep", self.clockwork.sweep, settings.sweep_every_ms),
+            ("reconcile", self.reconciler.step, settings.reconcile_every_ms),
+        )
+        return [run_loop(name, step, every, stop, board=self.board) for name, step, every in turns]
+
+    def _server(self) -> uvicorn.Server:
+        health = Health(checks=self._checks, lag_blocks=self._lag_blocks)
+        app = create_app(self.market, health, max_body_bytes=self.settings.max_body_bytes)
+        config = uvicorn.Config(
+            app,
+            host=self.settings.host,
+            port=self.settings.port,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws_max_size=MAX_FRAME_BYTES,
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        )
+        return _Server(config, self.market)
+
+    def _checks(self) -> list[Check]:
+        return [self._chain_check(), self._follower_check(), self._outbox_check(), *self._loop_checks()]
+
+    def _chain_check(self) -> Check:
+        try:
+            head = self.chain.head()
+        except ChainTrouble as trouble:
+            return Check(name="chain", ok=False, detail=trouble.detail)
+        return Check(name="chain", ok=True, detail=f"head {head.number}")
+
+    def _follower_check(self) -> Check:
+        lag = self._lag_blocks()
+        ok = lag is not None and lag <= self.settings.max_lag_blocks
+        return Check(name="follower", ok=ok, detail=f"{lag} blocks behind" if lag is not None else "starting")
+
+    def _outbox_check(self) -> Check:
+        with self.store.reading() as tx:
+            depth = outbox.depth(tx)
+        oldest = depth.oldest_waiting_ms
+        ok = oldest is None or _now_ms() - oldest < _STUCK_MS
+        return Check(name="outbox", ok=ok, detail=f"{depth.waiting} waiting, {depth.unconfirmed} unconfirmed")
+
+    def _loop_checks(self) -> list[Check]:
+        now = _now_ms()
+        return [
+            Check(
+                name=f"loop {health.name}",
+                ok=health.is_ready(now, slack_ms=_LOOP_SLACK_MS),
+                detail=health.problem or "",
+            )
+            for health in self.board.health()
+        ]
+
+    def _lag_blocks(self) -> int | None:
+        return self.follower.last.lag_blocks if self.follower.last else None
+
+
+class _Server(uvicorn.Server):
+    """Ends in order on SIGTERM and Ctrl-C, and closes the nodes' links first."""
+
+    def __init__(self, config: uvicorn.Config, market: Market) -> None:
+        super().__init__(config)
+        self._market = market
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Asks to stop; uvicorn itself would raise the signal again and kill the loops half-way."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Links and waiting callers would otherwise stay until the time-out."""
+        self._market.hang_up()
+        await super().shutdown(sockets)
+
+    def _stop(self) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def _terms(settings: Settings) -> Terms:
+    return Terms(
+        lease_ms=settings.lease_ms,
+        heartbeat_ms=settings.heartbeat_ms,
+        job_timeout_ms=settings.job_timeout_ms,
+        delivery_grace_ms=settings.delivery_grace_ms,
+    )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+if __name__ == "__main__":
+    main()

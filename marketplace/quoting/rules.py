@@ -1,0 +1,150 @@
+"""Which offers fit, in which order, and why not the others. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from marketplace.protocol.errors import ErrorCode
+from marketplace.protocol.payloads import Payload, units_in_ceiling, units_out_ceiling
+from marketplace.protocol.pricing import full_price_down
+from marketplace.store.offers import Listing
+
+MAX_ATOMS = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """What a request asks of a node.
+
+    Attributes:
+        units_in: most input units it can be billed for; `units_out` likewise.
+        max_cost_atoms: the caller's own limit; None for none.
+        node_id: the only node wanted; None for any.
+        tried: nodes that must not be asked again.
+    """
+
+    task: str
+    units_in: int
+    units_out: int
+    max_cost_atoms: int | None = None
+    node_id: int | None = None
+    tried: Collection[int] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quote:
+    """One offer for one request: the most it can cost, and whether it can be taken now."""
+
+    listing: Listing
+    ceiling_atoms: int
+    why_not: ErrorCode | None
+    reason: str
+
+    @property
+    def eligible(self) -> bool:
+        """Whether an order under this offer can be sent now."""
+        return self.why_not is None
+
+
+def need_of(
+    payload: Payload, max_cost_atoms: int | None, node_id: int | None, tried: Collection[int] = ()
+) -> Need:
+    """What a payload asks of a node; no node in `tried` is asked again."""
+    return Need(
+        task=payload.task,
+        units_in=units_in_ceiling(payload),
+        units_out=units_out_ceiling(payload),
+        max_cost_atoms=max_cost_atoms,
+        node_id=node_id,
+        tried=tried,
+    )
+
+
+def resolve(model: str, listings: Sequence[Listing]) -> str | None:
+    """The model id a name stands for: the one most connected nodes serve; ids stand for themselves."""
+    nodes = {(listing.model_id, listing.node_id) for listing in listings if _named(model, listing)}
+    if not nodes:
+        return None
+    live = {(item.model_id, item.node_id) for item in listings if item.connected} & nodes
+    counts = Counter(model_id for model_id, _ in live or nodes)
+    return min(counts, key=lambda model_id: (-counts[model_id], model_id))
+
+
+def rank(listings: Sequence[Listing], need: Need, *, now_ms: int, min_stake_atoms: int) -> list[Quote]:
+    """Quotes, those that can be taken first; then by ceiling, queue and node id."""
+    quotes = [_quote(item, need, now_ms, min_stake_atoms) for item in listings]
+    quotes.sort(key=_order)
+    return _with_reasons(quotes)
+
+
+def refusal(quotes: Sequence[Quote], need: Need) -> tuple[ErrorCode, str]:
+    """Why none of the quotes can be taken: the code and a sentence that says what would help."""
+    if need.node_id is not None and all(quote.listing.node_id != need.node_id for quote in quotes):
+        return ErrorCode.UNKNOWN_NODE, f"node {need.node_id} does not offer this model"
+    causes = Counter(quote.why_not for quote in quotes)
+    dear = [quote.ceiling_atoms for quote in quotes if quote.why_not is ErrorCode.PRICE_ABOVE_MAX]
+    if dear and not causes[ErrorCode.NODE_BUSY]:
+        return ErrorCode.PRICE_ABOVE_MAX, (
+            f"the cheapest offer may cost {min(dear)} atoms, max_cost allows {need.max_cost_atoms}"
+        )
+    if causes[ErrorCode.UNSUPPORTED] and causes[ErrorCode.UNSUPPORTED] == len(quotes):
+        return ErrorCode.UNSUPPORTED, f"this model does not do the task {need.task!r}"
+    if causes[ErrorCode.NODE_BUSY]:
+        return ErrorCode.NODE_BUSY, "every node with this model is draining"
+    return ErrorCode.NO_NODE, "no node with this model is connected and has a valid offer"
+
+
+def _named(model: str, listing: Listing) -> bool:
+    return model in (listing.model_id, listing.model_name)
+
+
+def _quote(item: Listing, need: Need, now_ms: int, min_stake_atoms: int) -> Quote:
+    ceiling = full_price_down(item.offer, need.units_in, need.units_out)
+    return Quote(
+        listing=item,
+        ceiling_atoms=ceiling,
+        why_not=_why_not(item, need, ceiling, now_ms, min_stake_atoms),
+        reason="",
+    )
+
+
+def _why_not(item: Listing, need: Need, ceiling: int, now_ms: int, min_stake_atoms: int) -> ErrorCode | None:
+    most = MAX_ATOMS if need.max_cost_atoms is None else min(need.max_cost_atoms, MAX_ATOMS)
+    rules = (
+        (item.task != need.task, ErrorCode.UNSUPPORTED),
+        (item.node_id in need.tried, ErrorCode.NODE_FAILED),
+        (need.node_id is not None and item.node_id != need.node_id, ErrorCode.ORDER_MISDIRECTED),
+        (item.offer.valid_until * 1000 <= now_ms, ErrorCode.OFFER_EXPIRED),
+        (not item.connected or item.stake_atoms < min_stake_atoms, ErrorCode.NO_NODE),
+        (item.draining, ErrorCode.NODE_BUSY),
+        (ceiling > most, ErrorCode.PRICE_ABOVE_MAX),
+    )
+    return next((code for broken, code in rules if broken), None)
+
+
+def _order(quote: Quote) -> tuple[bool, bool, int, int, int]:
+    listing = quote.listing
+    # A full node comes last among those that can be taken: it would only queue the order.
+    full = listing.free_slots == 0 and listing.queue_depth > 0
+    return (not quote.eligible, full, quote.ceiling_atoms, listing.queue_depth, listing.node_id)
+
+
+def _with_reasons(quotes: Sequence[Quote]) -> list[Quote]:
+    able = [quote for quote in quotes if quote.eligible]
+    if not able:
+        return list(quotes)
+    cheapest = min(able, key=lambda quote: quote.ceiling_atoms)
+    fastest = min(able, key=lambda quote: (quote.listing.queue_depth, -quote.listing.free_slots))
+    return [replace(quote, reason=_reason(quote, cheapest, fastest, len(able))) for quote in quotes]
+
+
+def _reason(quote: Quote, cheapest: Quote, fastest: Quote, able: int) -> str:
+    if not quote.eligible:
+        return ""
+    if able == 1:
+        return "only one"
+    if quote is cheapest:
+        return "cheapest"
+    return "fastest" if quote is fastest else "also able"

@@ -1,0 +1,34 @@
+"""Load offers → rank them. Writes nothing: a quote promises no more than its signed offer does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from marketplace.protocol.errors import BadRequest, ErrorCode
+from marketplace.quoting import rules
+from marketplace.store import offers
+from marketplace.store.tables import Tx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quotes:
+    """A model id and its ranked quotes."""
+
+    model_id: str
+    model_name: str
+    quotes: list[rules.Quote]
+
+
+def quote(tx: Tx, model: str, need: rules.Need, *, now_ms: int, min_stake_atoms: int) -> Quotes:
+    """Ranked quotes for a model by name or id.
+
+    Raises:
+        BadRequest: nobody offers such a model.
+    """
+    listings = offers.listings(tx, model)
+    model_id = rules.resolve(model, listings)
+    if model_id is None:
+        raise BadRequest(ErrorCode.UNKNOWN_MODEL, f"nobody offers a model called {model[:80]!r}")
+    fitting = [item for item in listings if item.model_id == model_id]
+    ranked = rules.rank(fitting, need, now_ms=now_ms, min_stake_atoms=min_stake_atoms)
+    return Quotes(model_id=model_id, model_name=fitting[0].model_name, quotes=ranked)

@@ -1,0 +1,1 @@
+"""Step 6: vouchers over what was delivered, and what the chain has paid."""

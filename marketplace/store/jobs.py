@@ -1,0 +1,224 @@
+"""Jobs and their orders. A job moves only by a guarded update on (id, version)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, col, select, update
+
+from marketplace.protocol.errors import Broken, ErrorCode, LostRace
+from marketplace.protocol.phases import OPEN, JobPhase, may_move
+from marketplace.store.tables import JobRow, OrderRow
+
+_BLIND = {"synchronize_session": False}
+_MANY = 1_000  # values in one statement; databases bound them
+
+
+class OrderState(StrEnum):
+    """How an order stands; all but `open` have ended.
+
+    Refused: the node never took it. Lapsed: its lease or time ran out. Void: its receipt broke the rules.
+    """
+
+    OPEN = "open"
+    RECEIPTED = "receipted"
+    REFUSED = "refused"
+    LAPSED = "lapsed"
+    VOID = "void"
+
+
+def add(tx: Session, job: JobRow) -> None:
+    """A fresh job. Raises `LostRace` when its idempotency key was taken meanwhile."""
+    tx.add(job)
+    _flush(tx)
+
+
+def find(tx: Session, job_id: str) -> JobRow | None:
+    """A job by its id."""
+    return tx.get(JobRow, job_id)
+
+
+def find_by_idempotency(tx: Session, digest: str) -> JobRow | None:
+    """The job a caller's idempotency key stands for."""
+    return tx.exec(select(JobRow).where(JobRow.idempotency == digest)).first()
+
+
+def find_repeated(tx: Session, key: str, fingerprint: str, since_ms: int) -> JobRow | None:
+    """The newest job of a key for the same call that did not fail, made since then."""
+    query = select(JobRow).where(
+        JobRow.key == key,
+        JobRow.fingerprint == fingerprint,
+        col(JobRow.created_at_ms) >= since_ms,
+        col(JobRow.phase).not_in([JobPhase.FAILED.value, JobPhase.EXPIRED.value]),
+    )
+    return tx.exec(query.order_by(col(JobRow.created_at_ms).desc())).first()
+
+
+def forget_idempotency(tx: Session, job_id: str) -> None:
+    """A job that failed uncharged gives its idempotency key back. Idempotent."""
+    query = update(JobRow).where(col(JobRow.job_id) == job_id).values(idempotency=None)
+    tx.exec(query, execution_options=_BLIND)
+
+
+def move(tx: Session, job: JobRow, after: JobPhase, **values: Any) -> None:
+    """Moves a job on, with other columns of it; `job` is read again.
+
+    Raises:
+        LostRace: somebody else moved it since it was read.
+        Broken: the table of transitions has no such move.
+    """
+    before = JobPhase(job.phase)
+    if not may_move(before, after):
+        raise Broken(ErrorCode.INTERNAL, f"job cannot go from {before} to {after}", job_id=job.job_id)
+    query = (
+        update(JobRow)
+        .where(col(JobRow.job_id) == job.job_id, col(JobRow.version) == job.version)
+        .values(phase=after.value, version=job.version + 1, **values)
+    )
+    if tx.exec(query, execution_options=_BLIND).rowcount != 1:
+        raise LostRace(ErrorCode.LEASE_LOST, "the job moved on meanwhile", job_id=job.job_id)
+    tx.refresh(job)
+
+
+def of_key(tx: Session, key: str, limit: int, after: str | None) -> list[JobRow]:
+    """A key's jobs, newest first, from the one after `after`."""
+    query = select(JobRow).where(JobRow.key == key)
+    last = find(tx, after) if after else None
+    if last is not None:
+        older = col(JobRow.created_at_ms) < last.created_at_ms
+        same = (col(JobRow.created_at_ms) == last.created_at_ms) & (col(JobRow.job_id) > last.job_id)
+        query = query.where(older | same)
+    query = query.order_by(col(JobRow.created_at_ms).desc(), col(JobRow.job_id)).limit(limit)
+    return list(tx.exec(query))
+
+
+def waiting(tx: Session, limit: int) -> list[JobRow]:
+    """Jobs that look for another node, oldest first."""
+    query = select(JobRow).where(JobRow.phase == JobPhase.ORDERED.value, col(JobRow.held).is_(True))
+    return list(tx.exec(query.order_by(col(JobRow.created_at_ms)).limit(limit)))
+
+
+def overdue(tx: Session, before_ms: int, limit: int) -> list[JobRow]:
+    """Jobs still open whose deadline was before this."""
+    phases = [phase.value for phase in OPEN]
+    query = select(JobRow).where(col(JobRow.phase).in_(phases), col(JobRow.deadline_ms) < before_ms)
+    return list(tx.exec(query.limit(limit)))
+
+
+def add_order(tx: Session, order: OrderRow) -> None:
+    """A fresh order. Raises `LostRace` when its seq was taken meanwhile."""
+    tx.add(order)
+    _flush(tx)
+
+
+def order(tx: Session, order_hash: str) -> OrderRow | None:
+    """An order by its hash."""
+    return tx.get(OrderRow, order_hash)
+
+
+def order_at(tx: Session, session_id: str, seq: int) -> OrderRow | None:
+    """The order at one place of a session."""
+    query = select(OrderRow).where(OrderRow.session_id == session_id, OrderRow.seq == seq)
+    return tx.exec(query).first()
+
+
+def orders_of(tx: Session, job_id: str) -> list[OrderRow]:
+    """All orders of a job, first attempt first."""
+    query = select(OrderRow).where(OrderRow.job_id == job_id).order_by(col(OrderRow.attempt))
+    return list(tx.exec(query))
+
+
+def end_order(
+    tx: Session, order_hash: str, before: OrderState, after: OrderState, problem: str | None = None
+) -> None:
+    """Ends an order, once. Raises `LostRace` when it is not in `before` any more."""
+    query = (
+        update(OrderRow)
+        .where(col(OrderRow.order_hash) == order_hash, col(OrderRow.state) == before.value)
+        .values(state=after.value, problem=problem)
+    )
+    if tx.exec(query, execution_options=_BLIND).rowcount != 1:
+        raise LostRace(ErrorCode.LEASE_LOST, "the order ended meanwhile", order_hash=order_hash)
+
+
+def mark_accepted(tx: Session, order_hash: str) -> None:
+    """The order's node has it on disk. Idempotent."""
+    query = update(OrderRow).where(col(OrderRow.order_hash) == order_hash).values(accepted=True)
+    tx.exec(query, execution_options=_BLIND)
+
+
+def renew(tx: Session, node_id: int, order_hashes: Sequence[str], until_ms: int) -> list[str]:
+    """Extends leases of a node's open orders; gives back those that were extended."""
+    renewed: list[str] = []
+    for start in range(0, len(order_hashes), _MANY):
+        query = (
+            update(OrderRow)
+            .where(
+                col(OrderRow.order_hash).in_(order_hashes[start : start + _MANY]),
+                col(OrderRow.node_id) == node_id,
+                col(OrderRow.state) == OrderState.OPEN.value,
+            )
+            .values(lease_until_ms=until_ms)
+            .returning(col(OrderRow.order_hash))
+        )
+        renewed += [row[0] for row in tx.exec(query, execution_options=_BLIND)]
+    return renewed
+
+
+def grace(tx: Session, until_ms: int) -> None:
+    """Extends every open lease at least to `until_ms`: nodes need time to find a restarted gateway."""
+    query = (
+        update(OrderRow)
+        .where(col(OrderRow.state) == OrderState.OPEN.value, col(OrderRow.lease_until_ms) < until_ms)
+        .values(lease_until_ms=until_ms)
+    )
+    tx.exec(query, execution_options=_BLIND)
+
+
+def lapsed(tx: Session, now_ms: int, limit: int) -> list[OrderRow]:
+    """Open orders whose lease ran out before now."""
+    query = select(OrderRow).where(
+        OrderRow.state == OrderState.OPEN.value, col(OrderRow.lease_until_ms) < now_ms
+    )
+    return list(tx.exec(query.order_by(col(OrderRow.lease_until_ms)).limit(limit)))
+
+
+def open_of_node(tx: Session, node_id: int) -> list[tuple[OrderRow, JobRow]]:
+    """A node's open orders with their jobs, oldest first."""
+    query = (
+        select(OrderRow, JobRow)
+        .join(JobRow, col(JobRow.job_id) == OrderRow.job_id)
+        .where(OrderRow.node_id == node_id, OrderRow.state == OrderState.OPEN.value)
+        .order_by(col(OrderRow.issued_at_ms))
+    )
+    return [(order, job) for order, job in tx.exec(query)]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One seq of a session and whether its order has ended."""
+
+    seq: int
+    ended: bool
+
+
+def places(tx: Session, session_id: str, after_seq: int, limit: int = 10_000) -> list[Place]:
+    """Orders of a session above a seq, ascending."""
+    query = (
+        select(OrderRow.seq, OrderRow.state)
+        .where(OrderRow.session_id == session_id, col(OrderRow.seq) > after_seq)
+        .order_by(col(OrderRow.seq))
+        .limit(limit)
+    )
+    return [Place(seq, state != OrderState.OPEN) for seq, state in tx.exec(query)]
+
+
+def _flush(tx: Session) -> None:
+    try:
+        tx.flush()
+    except IntegrityError as error:
+        raise LostRace(ErrorCode.ORDER_REPLAYED, "the same was stored meanwhile") from error

@@ -1,0 +1,168 @@
+"""What nodes offer now, and what is heard of them. Chain columns of a node belong to `projection`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from sqlmodel import Session, col, delete, select, update
+
+from marketplace.protocol.hexes import from_hex
+from marketplace.protocol.messages import Offer
+from marketplace.store.tables import NodeModelRow, NodeRow, OfferRow
+
+
+_INT32 = 1 << 31  # ids count up from 1 on-chain; PostgreSQL refuses to look for larger ones
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """A current offer, the model it is for, and the node as last heard."""
+
+    node_id: int
+    offer: Offer
+    offer_hash: str
+    signature: bytes
+    model_id: str
+    model_name: str
+    task: str
+    context_tokens: int
+    loaded: bool
+    connected: bool
+    draining: bool
+    free_slots: int
+    queue_depth: int
+    epoch: int
+    signer: str
+    stake_atoms: int
+
+
+def listings(tx: Session, model: str | None = None, offer_hash: str | None = None) -> list[Listing]:
+    """Current offers; `model` keeps those of one model id or name, `offer_hash` a single one."""
+    query = (
+        select(OfferRow, NodeModelRow, NodeRow)
+        .join(
+            NodeModelRow,
+            (col(NodeModelRow.node_id) == OfferRow.node_id)
+            & (col(NodeModelRow.model_id) == OfferRow.model_id),
+        )
+        .join(NodeRow, col(NodeRow.node_id) == OfferRow.node_id)
+        .where(col(OfferRow.current).is_(True))
+        .order_by(col(OfferRow.node_id), col(OfferRow.offer_hash))
+    )
+    if model is not None:
+        query = query.where((col(NodeModelRow.name) == model) | (col(NodeModelRow.model_id) == model))
+    if offer_hash is not None:
+        query = query.where(OfferRow.offer_hash == offer_hash)
+    return [_listing(offer, serves, node) for offer, serves, node in tx.exec(query)]
+
+
+def find(tx: Session, offer_hash: str) -> OfferRow | None:
+    """An offer ever received, current or not."""
+    return tx.get(OfferRow, offer_hash)
+
+
+def read_offer(row: OfferRow) -> Offer:
+    """The signed message of an offer row."""
+    return _decode(row.message)
+
+
+def replace(tx: Session, node_id: int, offers: Sequence[OfferRow], models: Sequence[NodeModelRow]) -> None:
+    """Makes these the node's current offers and models; former offers stay known. Idempotent."""
+    tx.exec(update(OfferRow).where(col(OfferRow.node_id) == node_id).values(current=False))
+    tx.exec(delete(NodeModelRow).where(col(NodeModelRow.node_id) == node_id))
+    for offer in offers:
+        tx.merge(offer)
+    tx.add_all(models)
+
+
+def node(tx: Session, node_id: int) -> NodeRow | None:
+    """A node by its id."""
+    return tx.get(NodeRow, node_id) if node_id < _INT32 else None
+
+
+def nodes(tx: Session) -> list[NodeRow]:
+    """All nodes the chain knows, by id."""
+    return list(tx.exec(select(NodeRow).order_by(col(NodeRow.node_id))))
+
+
+def models_of(tx: Session, node_id: int) -> list[NodeModelRow]:
+    """What a node says it serves."""
+    rows = select(NodeModelRow).where(NodeModelRow.node_id == node_id).order_by(col(NodeModelRow.name))
+    return list(tx.exec(rows))
+
+
+def arrive(tx: Session, node_id: int, now_ms: int) -> None:
+    """A node's link is up."""
+    _set(tx, node_id, connected=True, last_seen_ms=now_ms)
+
+
+def leave(tx: Session, node_id: int) -> None:
+    """A node's link is gone."""
+    _set(tx, node_id, connected=False)
+
+
+def leave_all(tx: Session) -> None:
+    """At start no link is up yet, whatever the last run wrote."""
+    tx.exec(update(NodeRow).where(col(NodeRow.connected).is_(True)).values(connected=False))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulse:
+    """Load of a node by its heartbeat."""
+
+    free_slots: int
+    queue_depth: int
+    loaded: frozenset[str]
+    draining: bool
+
+
+def beat(tx: Session, node_id: int, pulse: Pulse, now_ms: int) -> None:
+    """Takes a heartbeat's load figures."""
+    _set(
+        tx,
+        node_id,
+        last_seen_ms=now_ms,
+        free_slots=pulse.free_slots,
+        queue_depth=pulse.queue_depth,
+        draining=pulse.draining,
+        connected=True,
+    )
+    for row in models_of(tx, node_id):
+        row.loaded = row.model_id in pulse.loaded
+
+
+def _set(tx: Session, node_id: int, **values: object) -> None:
+    tx.exec(update(NodeRow).where(col(NodeRow.node_id) == node_id).values(**values))
+
+
+def _listing(offer: OfferRow, serves: NodeModelRow, node: NodeRow) -> Listing:
+    return Listing(
+        node_id=node.node_id,
+        offer=_decode(offer.message),
+        offer_hash=offer.offer_hash,
+        signature=offer.signature,
+        model_id=serves.model_id,
+        model_name=serves.name,
+        task=serves.task,
+        context_tokens=serves.context_tokens,
+        loaded=serves.loaded,
+        connected=node.connected,
+        draining=node.draining,
+        free_slots=node.free_slots,
+        queue_depth=node.queue_depth,
+        epoch=node.epoch,
+        signer=node.signer,
+        stake_atoms=node.stake_atoms,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _decode(message: bytes) -> Offer:
+    return Offer.decode(message)
+
+
+def model_bytes(model_id: str) -> bytes:
+    """32 bytes of a stored model id."""
+    return from_hex(model_id, 32)

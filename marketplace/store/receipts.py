@@ -1,0 +1,150 @@
+"""Receipts and the chunks under them; once written they never change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import insert
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, col, select, update
+from sqlmodel.sql.expression import SelectOfScalar
+
+from marketplace.protocol.errors import ErrorCode, LostRace
+from marketplace.protocol.phases import JobPhase
+from marketplace.store.tables import ChunkRow, FaultRow, JobRow, ReceiptRow, SessionRow
+
+_BLIND = {"synchronize_session": False}
+_NO_END = 1 << 62
+
+
+def add(tx: Session, row: ReceiptRow, chunks: Sequence[bytes]) -> None:
+    """Keeps a receipt with its response. Raises `LostRace` when the order got one meanwhile."""
+    tx.add(row)
+    try:
+        tx.flush()
+    except IntegrityError as error:
+        raise LostRace(ErrorCode.RECEIPT_INVALID, "the order has a receipt by now") from error
+    if chunks:
+        bodies = [
+            {"order_hash": row.order_hash, "position": i, "body": body} for i, body in enumerate(chunks)
+        ]
+        tx.connection().execute(insert(ChunkRow), bodies)
+
+
+def add_fault(tx: Session, row: FaultRow) -> None:
+    """Keeps evidence against a node. Idempotent."""
+    tx.merge(row)
+
+
+def find(tx: Session, order_hash: str) -> ReceiptRow | None:
+    """The receipt of an order."""
+    return tx.get(ReceiptRow, order_hash)
+
+
+def find_by_id(tx: Session, receipt_id: str) -> ReceiptRow | None:
+    """A receipt by its public id."""
+    return tx.exec(select(ReceiptRow).where(ReceiptRow.receipt_id == receipt_id)).first()
+
+
+def chunks(tx: Session, order_hash: str) -> list[bytes]:
+    """Response chunks of a receipted order, in order."""
+    query = select(ChunkRow.body).where(ChunkRow.order_hash == order_hash).order_by(col(ChunkRow.position))
+    return list(tx.exec(query))
+
+
+def of_session(tx: Session, session_id: str) -> list[ReceiptRow]:
+    """A session's receipts in order of seq, superseded ones too."""
+    query = select(ReceiptRow).where(ReceiptRow.session_id == session_id).order_by(col(ReceiptRow.seq))
+    return list(tx.exec(query))
+
+
+def owed_between(tx: Session, session_id: str, after_seq: int, through_seq: int) -> list[ReceiptRow]:
+    """Receipts a voucher has to cover with after < seq ≤ through, ascending."""
+    query = (
+        select(ReceiptRow)
+        .where(
+            ReceiptRow.session_id == session_id,
+            col(ReceiptRow.seq) > after_seq,
+            col(ReceiptRow.seq) <= through_seq,
+            col(ReceiptRow.superseded).is_(False),
+        )
+        .order_by(col(ReceiptRow.seq))
+    )
+    return list(tx.exec(query))
+
+
+def traces(tx: Session, order_hashes: Sequence[str]) -> list[str]:
+    """Trace ids of the jobs these orders answered, sorted."""
+    query = select(JobRow.trace_id).where(col(JobRow.order_hash).in_(order_hashes))
+    return sorted(set(tx.exec(query)))
+
+
+def acknowledge(tx: Session, session_id: str, through_seq: int) -> None:
+    """Moves delivered jobs up to a seq to acknowledged. Idempotent."""
+    _shift(tx, _jobs(session_id, low=0, high=through_seq), JobPhase.DELIVERED, JobPhase.ACKNOWLEDGED)
+
+
+def settle(tx: Session, session_id: str, through_seq: int, tx_hash: str) -> None:
+    """Makes jobs up to a seq settled by this transaction, unless another did. Idempotent."""
+    acknowledge(tx, session_id, through_seq)
+    covered = _jobs(session_id, low=0, high=through_seq)
+    _shift(tx, covered, JobPhase.ACKNOWLEDGED, JobPhase.SETTLED, settled_tx=tx_hash)
+
+
+def unsettle(tx: Session, session_id: str, through_seq: int) -> None:
+    """A reorganisation took the payment of jobs above a seq back. Idempotent."""
+    beyond = _jobs(session_id, low=through_seq, high=_NO_END)
+    _shift(tx, beyond, JobPhase.SETTLED, JobPhase.ACKNOWLEDGED, settled_tx=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Unpaid:
+    """A session with jobs done that can never be paid any more."""
+
+    session_id: str
+    paid_through_seq: int
+
+
+def unpayable(tx: Session, expired_before: int, limit: int) -> list[Unpaid]:
+    """Sessions, closed or expired before this (Unix seconds), that leave delivered jobs unpaid."""
+    query = (
+        select(ReceiptRow.session_id, SessionRow.through_seq)
+        .join(SessionRow, col(SessionRow.session_id) == ReceiptRow.session_id)
+        .join(JobRow, col(JobRow.order_hash) == ReceiptRow.order_hash)
+        .where(
+            col(JobRow.phase).in_([JobPhase.DELIVERED.value, JobPhase.ACKNOWLEDGED.value]),
+            col(SessionRow.closed).is_(True) | (col(SessionRow.expires_at) < expired_before),
+            col(ReceiptRow.seq) > SessionRow.through_seq,
+        )
+        .distinct()
+        .limit(limit)
+    )
+    return [Unpaid(session_id, through) for session_id, through in tx.exec(query)]
+
+
+def refund(tx: Session, session_id: str, after_seq: int, reason: str) -> None:
+    """Ends jobs above the last paid seq of a dead session as refunded."""
+    jobs = _jobs(session_id, low=after_seq, high=_NO_END)
+    for phase in (JobPhase.DELIVERED, JobPhase.ACKNOWLEDGED):
+        _shift(tx, jobs, phase, JobPhase.REFUNDED, end_reason=reason)
+
+
+def _jobs(session_id: str, *, low: int, high: int) -> SelectOfScalar[str]:
+    return select(ReceiptRow.order_hash).where(
+        ReceiptRow.session_id == session_id,
+        col(ReceiptRow.seq) > low,
+        col(ReceiptRow.seq) <= high,
+        col(ReceiptRow.superseded).is_(False),
+    )
+
+
+def _shift(
+    tx: Session, orders: SelectOfScalar[str], before: JobPhase, after: JobPhase, **values: object
+) -> None:
+    query = (
+        update(JobRow)
+        .where(col(JobRow.order_hash).in_(orders), col(JobRow.phase) == before.value)
+        .values(phase=after.value, version=col(JobRow.version) + 1, **values)
+    )
+    tx.exec(query, execution_options=_BLIND)

@@ -1,0 +1,139 @@
+"""Sessions as the market spends them. Chain columns belong to `projection`; here only promises change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, SQLColumnExpression, case
+from sqlmodel import Session, col, select, update
+
+from marketplace.protocol.errors import ErrorCode, LostRace
+from marketplace.store.tables import AccountRow, SessionRow, SessionTermsRow
+
+MAX_SEQ = (1 << 32) - 1
+_Number = SQLColumnExpression[int]
+_BLIND = {"synchronize_session": False}
+
+
+def find(tx: Session, session_id: str) -> SessionRow | None:
+    """A session the chain has shown us."""
+    return tx.get(SessionRow, session_id)
+
+
+def of_key(tx: Session, key: str) -> list[SessionRow]:
+    """Sessions of a key, soonest to expire first."""
+    query = select(SessionRow).where(SessionRow.key == key).order_by(col(SessionRow.expires_at))
+    return list(tx.exec(query))
+
+
+def spendable(tx: Session, key: str, node_ids: Sequence[int]) -> list[SessionRow]:
+    """A key's sessions with these nodes that are not closed, soonest to expire first."""
+    query = (
+        select(SessionRow)
+        .where(
+            SessionRow.key == key, col(SessionRow.node_id).in_(node_ids), col(SessionRow.closed).is_(False)
+        )
+        .order_by(col(SessionRow.expires_at), col(SessionRow.session_id))
+    )
+    return list(tx.exec(query))
+
+
+def of_buyer(tx: Session, buyer: str) -> list[SessionRow]:
+    """Sessions of a buyer, newest block first."""
+    query = select(SessionRow).where(SessionRow.buyer == buyer).order_by(col(SessionRow.opened_block).desc())
+    return list(tx.exec(query))
+
+
+def account(tx: Session, buyer: str) -> AccountRow | None:
+    """A buyer's free balance."""
+    return tx.get(AccountRow, buyer)
+
+
+def left_atoms(row: SessionRow) -> int:
+    """What new orders may still reserve; never below zero."""
+    spent = max(row.owed_atoms, row.paid_atoms)
+    return max(0, row.deposited_atoms - spent - row.reserved_atoms)
+
+
+def reserve(tx: Session, session_id: str, atoms: int) -> int:
+    """Sets `atoms` aside and takes the next seq, in one guarded update.
+
+    Raises:
+        LostRace: too little is left by now, or the session is closed or unknown.
+    """
+    query = (
+        update(SessionRow)
+        .where(col(SessionRow.session_id) == session_id, *_has_left(atoms))
+        .values(reserved_atoms=col(SessionRow.reserved_atoms) + atoms, next_seq=col(SessionRow.next_seq) + 1)
+        .returning(col(SessionRow.next_seq))
+    )
+    taken = tx.exec(query, execution_options=_BLIND).first()
+    if taken is None or taken[0] - 1 > MAX_SEQ:
+        raise LostRace(ErrorCode.SESSION_UNDERFUNDED, "somebody else reserved first", session_id=session_id)
+    return int(taken[0]) - 1
+
+
+def reserve_at(tx: Session, session_id: str, atoms: int, seq: int) -> None:
+    """Sets `atoms` aside for a seq its key chose. Raises `LostRace` like `reserve`."""
+    query = (
+        update(SessionRow)
+        .where(col(SessionRow.session_id) == session_id, *_has_left(atoms))
+        .values(
+            reserved_atoms=col(SessionRow.reserved_atoms) + atoms,
+            next_seq=_greater(col(SessionRow.next_seq), seq + 1),
+        )
+    )
+    if tx.exec(query, execution_options=_BLIND).rowcount != 1:
+        raise LostRace(ErrorCode.SESSION_UNDERFUNDED, "somebody else reserved first", session_id=session_id)
+
+
+def release(tx: Session, session_id: str, *, reserved_atoms: int, owed_atoms: int = 0) -> None:
+    """Ends a reservation; `owed_atoms` of it are now owed to the node."""
+    query = (
+        update(SessionRow)
+        .where(col(SessionRow.session_id) == session_id)
+        .values(
+            reserved_atoms=_greater(col(SessionRow.reserved_atoms) - reserved_atoms, 0),
+            owed_atoms=col(SessionRow.owed_atoms) + owed_atoms,
+        )
+    )
+    tx.exec(query, execution_options=_BLIND)
+
+
+def keep_terms(tx: Session, row: SessionTermsRow) -> None:
+    """Remembers the signed `Open` of a session. Idempotent."""
+    tx.merge(row)
+
+
+def terms(tx: Session, session_id: str) -> SessionTermsRow | None:
+    """The signed `Open` of a session asked for here."""
+    return tx.get(SessionTermsRow, session_id)
+
+
+def terms_of_key(tx: Session, key: str) -> list[SessionTermsRow]:
+    """Opens of a key that were asked for here, newest first."""
+    query = select(SessionTermsRow).where(SessionTermsRow.key == key)
+    return list(tx.exec(query.order_by(col(SessionTermsRow.asked_at_ms).desc())))
+
+
+def returnable(tx: Session, past_at: int, limit: int) -> list[SessionTermsRow]:
+    """Terms of sessions expired before `past_at` (Unix seconds) that the chain has not closed."""
+    query = (
+        select(SessionTermsRow)
+        .join(SessionRow, col(SessionRow.session_id) == SessionTermsRow.session_id)
+        .where(col(SessionTermsRow.expires_at) < past_at, col(SessionRow.closed).is_(False))
+        .order_by(col(SessionTermsRow.expires_at))
+        .limit(limit)
+    )
+    return list(tx.exec(query))
+
+
+def _has_left(atoms: int) -> tuple[ColumnElement[bool], ...]:
+    spent = _greater(col(SessionRow.owed_atoms), col(SessionRow.paid_atoms))
+    left = col(SessionRow.deposited_atoms) - spent - col(SessionRow.reserved_atoms)
+    return (col(SessionRow.closed).is_(False), left >= atoms)
+
+
+def _greater(left: _Number, right: _Number | int) -> ColumnElement[int]:
+    # SQLite calls it max(a, b), PostgreSQL greatest(a, b); CASE is the same in both.
+    return case((left >= right, left), else_=right)
