@@ -1,0 +1,1 @@
+"""The `watt` command. Modules here import nothing heavy until their command runs."""

@@ -1,0 +1,33 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Gateway = Annotated[str | None, typer.Option("--gateway", metavar="URL", help="Gateway (WATT_GATEWAY_URL).")]
+Rpc = Annotated[str | None, typer.Option("--rpc", metavar="URL", help="Chain RPC (WATT_RPC_URL).")]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", metavar="DIR", help="Of `watt up`; ./.watt or WATT_HOME.")
+]
+WalletFile = Annotated[
+    Path | None, typer.Option("--wallet", metavar="FILE", help="Key file of the buyer (WATT_WALLET).")
+]
+PassphraseFile = Annotated[
+    Path | None, typer.Option("--passphrase-file", metavar="FILE", help="Passphrase of the wallet.")
+]
+Model = Annotated[str | None, typer.Option("--model", "-m", help="Name or 0x… id; else the first on offer.")]
+MaxCost = Annotated[str | None, typer.Option("--max-cost", metavar="AMOUNT", help="Most it may cost.")]
+Node = Annotated[int | None, typer.Option("--node", metavar="ID", help="Only this node.")]
+Timeout = Annotated[int, typer.Option("--timeout", metavar="SECONDS", help="Free if not done by then.")]
+
+
+def doc(summary: str, *examples: str, more: Sequence[str] = ()) -> str:
+    """Help of a command: what it does, examples, then the rest."""
+    shown = "\n".join(f"  {example}" for example in examples)
+    rest = "".join(f"\n\n{line}" for line in more)
+    return f"{summary}\n\n\b\nExamples:\n{shown}{rest}"

@@ -1,0 +1,194 @@
+"""`watt jobs`, `job`, `receipt get`, `receipt verify`: what was done, and the proof of it."""
+
+from __future__ import annotations
+
+import json as jsons
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from marketplace.cli import config as configs
+from marketplace.cli import screen, wiring
+from marketplace.cli.exits import Exit
+from marketplace.cli.options import DataDir, Gateway, Json, PassphraseFile, Rpc, WalletFile, doc
+from marketplace.protocol.errors import BadRequest, ErrorCode
+
+if TYPE_CHECKING:
+    from marketplace.client.verify import Check
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this page."""
+    app.command("jobs", help=_JOBS)(jobs)
+    app.command("job", help=_JOB)(job)
+    receipts = typer.Typer(no_args_is_help=True, help="Fetch receipts and verify them offline.")
+    receipts.command("get", help=_GET)(get)
+    receipts.command("verify", help=_VERIFY)(verify)
+    app.add_typer(receipts, name="receipt")
+
+
+_JOBS = doc("List this key's jobs, newest first.", "watt jobs", "watt jobs --limit 100 --json")
+
+
+def jobs(
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100, help="At most this many.")] = 20,
+    after: Annotated[str | None, typer.Option("--after", metavar="JOB", help="Older than this one.")] = None,
+    gateway: Gateway = None,
+    rpc: Rpc = None,
+    data_dir: DataDir = None,
+    wallet: WalletFile = None,
+    passphrase_file: PassphraseFile = None,
+    json: Json = False,
+) -> None:
+    """Lists jobs."""
+    config = configs.load(data_dir, gateway_url=gateway, rpc_url=rpc, wallet=wallet)
+    with wiring.open_client(config, passphrase_file) as client:
+        rows = client.jobs(limit=limit, after=after)
+    if json:
+        screen.emit({"jobs": rows})
+        return
+    names = ("job_id", "phase", "model", "attempts", "end_reason")
+    columns = ("JOB", "PHASE", "MODEL", "TRIES", "END")
+    screen.table(columns, [[str(row.get(name) or "") for name in names] for row in rows])
+
+
+_JOB = doc(
+    "Show one job: where it stands and what happened.", "watt job job_abc…", "watt job job_abc… --json"
+)
+
+
+def job(
+    job_id: Annotated[str, typer.Argument(metavar="ID", help="As `watt jobs` lists it.")],
+    gateway: Gateway = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Shows a job."""
+    from marketplace.cli.asking import ask
+
+    config = configs.load(data_dir, gateway_url=gateway)
+    found = ask(config, "GET", f"/v1/jobs/{_segment(job_id)}")
+    if json:
+        screen.emit(found)
+        return
+    if found.get("sentence"):
+        screen.out(str(found["sentence"]))
+    names = ("job_id", "phase", "end_reason", "model", "node_id", "attempts", "receipt_id", "settled_tx")
+    shown = [(name, str(found[name])) for name in (*names, "trace_id") if found.get(name) is not None]
+    if found.get("cost_atoms") is not None:
+        shown.append(("cost", config.currency.show(found["cost_atoms"])))
+    screen.facts(shown)
+    began = int(found.get("created_at_ms") or 0)
+    for line in found.get("timeline") or []:
+        screen.out(f"  {_moment(line, began)}")
+
+
+def _moment(line: dict[str, Any], began_ms: int) -> str:
+    """One step of a job: how long after the start, what, and the rest as it comes."""
+    after = f"+{max(0, int(line['at_ms']) - began_ms)} ms" if line.get("at_ms") else ""
+    rest = [f"{k}={v}" for k, v in line.items() if k not in ("event", "at_ms") and v is not None]
+    return "  ".join([after.rjust(10), str(line.get("event", "")).ljust(12), *rest])
+
+
+_GET = doc(
+    "Fetch a receipt with everything that verifies it offline.",
+    "watt receipt get rcpt_7q2m… --save rcpt.json",
+    "watt receipt get rcpt_7q2m… | jq .settlement",
+)
+
+
+def get(
+    receipt_id: Annotated[str, typer.Argument(metavar="ID", help="As `watt job` shows it.")],
+    save: Annotated[Path | None, typer.Option("--save", metavar="FILE", help="Write it here.")] = None,
+    gateway: Gateway = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Fetches a receipt bundle; it is JSON with or without --json."""
+    from marketplace.cli.asking import ask
+
+    found = ask(configs.load(data_dir, gateway_url=gateway), "GET", f"/v1/receipts/{_segment(receipt_id)}")
+    if save is not None:
+        save.write_text(jsons.dumps(found, indent=2) + "\n")
+    if json:
+        screen.emit(found)
+    elif save is None:
+        screen.out(jsons.dumps(found, indent=2))
+    else:
+        screen.done(f"{save}")
+
+
+_VERIFY = doc(
+    "Verify a receipt, check by check; works without a network.",
+    "watt receipt verify rcpt.json",
+    "watt receipt verify rcpt.json --chain",
+    "watt receipt verify rcpt.json --rpc http://127.0.0.1:8545",
+    more=["Whether the key was a registered node's and whether it was paid, only the chain can say."],
+)
+
+
+def verify(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Bundle of `watt receipt get`.")],
+    chain: Annotated[bool, typer.Option("--chain", help="Ask the known chain too.")] = False,
+    rpc: Rpc = None,
+    deployment: Annotated[
+        Path | None, typer.Option("--deployment", metavar="FILE", help="Contracts you trust.")
+    ] = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Verifies a receipt bundle."""
+    from marketplace.client.verify import passed, verify_receipt
+
+    data = _bundle(file)
+    checks = verify_receipt(data)
+    if (chain or rpc) and passed(checks):
+        config = configs.load(data_dir, rpc_url=rpc, deployment=deployment)
+        checks = _with_chain(data, checks, config)
+    if json:
+        rows = [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks]
+        screen.emit({"verified": passed(checks), "checks": rows})
+    else:
+        _show(checks)
+    if not passed(checks):
+        raise typer.Exit(Exit.FAILED)
+
+
+def _with_chain(data: Any, checks: list[Check], config: configs.Config) -> list[Check]:
+    from marketplace.client.anchors import check_on_chain
+    from marketplace.client.bundle import Bundle
+    from marketplace.client.verify import CHAIN_CHECKS
+
+    chain = wiring.open_chain(config)
+    made = check_on_chain(Bundle.from_json(data), chain, chain.deployment.domain)
+    return [check for check in checks if check.name not in CHAIN_CHECKS] + made
+
+
+def _show(checks: list[Check]) -> None:
+    width = max(len(check.name) for check in checks)
+    marks = {True: "✓", False: "✗", None: "·"}
+    for check in checks:
+        screen.out(f"{marks[check.ok]} {check.name.ljust(width)}  {check.detail}")
+
+
+def _bundle(file: Path) -> Any:
+    try:
+        return jsons.loads(file.read_text())
+    except OSError as error:
+        raise BadRequest(
+            ErrorCode.NOT_FOUND,
+            f"{file} cannot be read ({error.strerror}).",
+            hint="watt receipt get ID --save FILE",
+        ) from error
+    except ValueError as error:
+        raise BadRequest(
+            ErrorCode.INVALID_REQUEST, f"{file} is not JSON.", hint="watt receipt get ID --save FILE"
+        ) from error
+
+
+def _segment(name: str) -> str:
+    """A name that stays one segment of a path."""
+    if not name.replace("_", "").isalnum():
+        raise typer.BadParameter(f"{name!r} is no id")
+    return name

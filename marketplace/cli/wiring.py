@@ -1,0 +1,89 @@
+"""Makes clients and wallets out of settings. Loads the SDK, and web3 where the chain is read."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from marketplace.cli.config import Config, journal_path, own_wallet
+from marketplace.protocol.errors import BadRequest, ErrorCode
+
+if TYPE_CHECKING:
+    from marketplace.chain.client import ChainClient
+    from marketplace.client.gateway import Gateway
+    from marketplace.client.sync import Wattline
+    from marketplace.client.wallet import BuyerWallet
+    from marketplace.protocol.signing import Signer
+
+
+def open_client(config: Config, passphrase_file: Path | None = None) -> Wattline:
+    """A client that can spend: needs a key, a chain and a deployment."""
+    from marketplace.client.sync import Wattline
+
+    return Wattline.open(
+        gateway_url=config.need("gateway_url"),
+        rpc_url=config.need("rpc_url"),
+        deployment=Path(config.need("deployment")),
+        key=signer(config, passphrase_file),
+        journal_path=journal_path(config),
+    )
+
+
+def open_gateway(config: Config) -> Gateway:
+    """The gateway alone, for questions that need no key."""
+    from marketplace.client.gateway import Gateway
+    from marketplace.client.views import Surroundings
+
+    return Gateway(config.need("gateway_url"), Surroundings(), api_key=config.get("api_key"))
+
+
+def open_chain(config: Config) -> ChainClient:
+    """The chain alone, for checking receipts."""
+    from marketplace.client.connect import connect
+
+    return connect(config.need("rpc_url"), Path(config.need("deployment")))
+
+
+def open_wallet(config: Config, passphrase_file: Path | None = None) -> BuyerWallet:
+    """The buyer's wallet."""
+    from marketplace.client.wallet import BuyerWallet
+
+    key = signer(config, passphrase_file)
+    return BuyerWallet.open(key, config.need("rpc_url"), Path(config.need("deployment")))
+
+
+def signer(config: Config, passphrase_file: Path | None = None) -> Signer:
+    """The buyer's key: a named wallet, else a private key, else the wallet in its usual place.
+
+    Raises:
+        BadRequest: there is none, or it does not open.
+    """
+    from marketplace.protocol.signing import Signer
+
+    wallet, secret = config.get("wallet"), config.get("private_key")
+    if wallet is None and secret is not None:
+        try:
+            return Signer(secret)
+        except ValueError as error:
+            raise BadRequest(ErrorCode.INVALID_REQUEST, "WATT_PRIVATE_KEY is no private key.") from error
+    from marketplace.client.keyfile import load_key
+
+    path = Path(wallet) if wallet else own_wallet()
+    return load_key(path, passphrase(path, passphrase_file))
+
+
+def passphrase(wallet: Path, file: Path | None) -> str | None:
+    """The passphrase of a keystore: file, WATT_PASSPHRASE, else asked for on a terminal."""
+    from marketplace.client.keyfile import is_keystore
+
+    if file is not None:
+        return file.read_text().rstrip("\n")
+    if "WATT_PASSPHRASE" in os.environ:
+        return os.environ["WATT_PASSPHRASE"]
+    if not is_keystore(wallet) or not sys.stdin.isatty():
+        return None
+    import typer
+
+    return str(typer.prompt(f"Passphrase of {wallet}", hide_input=True, err=True))

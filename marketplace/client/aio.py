@@ -1,0 +1,309 @@
+"""`AsyncWattline`: buy inference, verify it, pay for it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Literal, Required, Self, TypedDict, Unpack, overload
+
+from marketplace.client.anchors import check_on_chain
+from marketplace.client.asks import Ask, chat_ask, embed_ask
+from marketplace.client.books import Books
+from marketplace.client.bundle import Bundle
+from marketplace.client.desk import Desk, threaded
+from marketplace.client.gateway import Gateway
+from marketplace.client.journal import Journal, Session
+from marketplace.client.money import format_atoms, parse_atoms
+from marketplace.client.problems import GatewayTrouble
+from marketplace.client.quotes import Quote
+from marketplace.client.results import ChatResult, EmbedResult
+from marketplace.client.sessions import SessionPolicy, SessionPool
+from marketplace.client.verify import Check, check_offline
+from marketplace.client.views import Surroundings
+from marketplace.client.work import Done, Work
+from marketplace.protocol.hexes import from_hex, to_hex
+from marketplace.protocol.messages import Visit
+from marketplace.protocol.signing import Signer
+
+if TYPE_CHECKING:
+    from marketplace.chain.client import ChainClient
+
+_DOOR: Final = "marketplace.client.connect"
+
+
+class Limits(TypedDict, total=False):
+    """What every job may be told: `max_cost` in token units as text, a node, seconds until it is free."""
+
+    max_cost: str | None
+    node: int | None
+    timeout_seconds: int
+
+
+class ChatOptions(Limits, total=False):
+    """How to generate; `model` is a name or an `0x…` id."""
+
+    model: Required[str]
+    max_tokens: int
+    temperature: float
+    top_p: float
+    seed: int | None
+    stop: Sequence[str]
+
+
+Messages = str | Sequence[Mapping[str, str]]
+
+
+class AsyncChatStream:
+    """Pieces of text as they are generated; `result` once they have ended."""
+
+    def __init__(self, pieces: AsyncGenerator[str | ChatResult, None]) -> None:
+        self._pieces = pieces
+        self._result: ChatResult | None = None
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self
+
+    async def __anext__(self) -> str:
+        piece = await anext(self._pieces)
+        if isinstance(piece, ChatResult):
+            self._result = piece
+            return await self.__anext__()
+        return piece
+
+    @property
+    def result(self) -> ChatResult:
+        """The verified result; only after the last piece."""
+        if self._result is None:
+            raise RuntimeError("the stream has not ended; read it to its end first")
+        return self._result
+
+    async def aclose(self) -> None:
+        """Stops reading; the node is still paid for what it delivers by the deadline."""
+        await self._pieces.aclose()
+
+
+class AsyncWattline:
+    """One buyer key at one gateway.
+
+    Args:
+        desk: the key's workplace; `open` makes one.
+        buyer: signs the opening of sessions; None where others open them for the key.
+    """
+
+    def __init__(
+        self, desk: Desk, *, buyer: Signer | None = None, policy: SessionPolicy | None = None
+    ) -> None:
+        self.desk = desk
+        self.pool = SessionPool(desk, buyer, policy or SessionPolicy())
+        self._work = Work(desk, self.pool, Books(desk))
+
+    @classmethod
+    async def open(
+        cls,
+        *,
+        gateway_url: str,
+        rpc_url: str,
+        deployment: Path | str,
+        key: Signer | str,
+        buyer: Signer | str | None = None,
+        journal_path: Path | str = ":memory:",
+        policy: SessionPolicy | None = None,
+    ) -> Self:
+        """A client for a deployment file; the key is its own buyer unless one is named.
+
+        The file at `journal_path` holds what the key has promised: keep it as long as the key.
+
+        Raises:
+            ChainTrouble: the RPC does not answer, or is of another chain.
+            BadRequest: no deployment file.
+        """
+        signer = _signer(key)
+        chain = await threaded(_connect, rpc_url, Path(deployment))
+        desk = Desk(
+            gateway=Gateway(gateway_url, Surroundings()),
+            chain=chain,
+            deployment=chain.deployment,
+            journal=Journal(journal_path),
+            key=signer,
+        )
+        return cls(desk, buyer=signer if buyer is None else _signer(buyer), policy=policy)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Closes connections and journal."""
+        await self.desk.gateway.aclose()
+        self.desk.journal.close()
+
+    async def models(self) -> list[dict[str, Any]]:
+        """Models on offer, as `GET /v1/models` lists them."""
+        return _rows(await self.desk.gateway.get("/v1/models"))
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        """Nodes of the market, as `GET /v1/nodes` lists them."""
+        return _rows(await self.desk.gateway.get("/v1/nodes"))
+
+    async def quote(self, messages: Messages, **options: Unpack[ChatOptions]) -> list[Quote]:
+        """Ranked quotes for a generation. Charges nothing."""
+        ask = self._limited(chat_ask, messages, options)
+        return await self._work.quotes(ask, options.get("max_cost"))
+
+    async def quote_embed(
+        self, texts: str | Sequence[str], *, model: str, **limits: Unpack[Limits]
+    ) -> list[Quote]:
+        """Ranked quotes for embeddings. Charges nothing."""
+        ask = self._limited(embed_ask, texts, {"model": model, **limits})
+        return await self._work.quotes(ask, limits.get("max_cost"))
+
+    async def embed(self, texts: str | Sequence[str], *, model: str, **limits: Unpack[Limits]) -> EmbedResult:
+        """Vectors for texts.
+
+        Raises:
+            WattError: nobody did it; nothing was charged unless the error says so.
+        """
+        ask = self._limited(embed_ask, texts, {"model": model, **limits})
+        async with aclosing(self._work.run(ask, limits.get("max_cost"))) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Done):
+                    return EmbedResult(vectors=piece.answer.floats(), **self._paid(piece))
+        raise GatewayTrouble("the gateway ended without a result")
+
+    @overload
+    async def chat(
+        self, messages: Messages, *, stream: Literal[False] = False, **options: Unpack[ChatOptions]
+    ) -> ChatResult: ...
+    @overload
+    async def chat(
+        self, messages: Messages, *, stream: Literal[True], **options: Unpack[ChatOptions]
+    ) -> AsyncChatStream: ...
+    async def chat(
+        self, messages: Messages, *, stream: bool = False, **options: Unpack[ChatOptions]
+    ) -> ChatResult | AsyncChatStream:
+        """Generated text, whole or as a stream.
+
+        A stream shows text before its receipt is verified; it ends with an error when that does not hold.
+
+        Raises:
+            WattError: nobody did it; nothing was charged unless the error says so.
+        """
+        ask = self._limited(chat_ask, messages, options)
+        answer = AsyncChatStream(self._chat(ask, options.get("max_cost"), streamed=stream))
+        if stream:
+            return answer
+        async for _ in answer:
+            pass
+        return answer.result
+
+    async def job(self, job_id: str) -> dict[str, Any]:
+        """A job as `GET /v1/jobs/{id}` tells it."""
+        return await self.desk.gateway.get(f"/v1/jobs/{job_id}")
+
+    async def jobs(self, *, limit: int = 20, after: str | None = None) -> list[dict[str, Any]]:
+        """This key's jobs, newest first."""
+        visit = Visit(key=self.desk.key.address, issued_at_ms=self.desk.now_ms())
+        signature = self.desk.key.sign(visit, self.desk.domain)
+        params = {"limit": str(limit), **({"after": after} if after else {})}
+        headers = {"x-watt-visit": f"{to_hex(visit.encode())}.{to_hex(signature)}"}
+        return _rows(await self.desk.gateway.get("/v1/jobs", params=params, headers=headers))
+
+    async def receipt(self, receipt_id: str) -> dict[str, Any]:
+        """The offline bundle of a receipt, as the gateway has it."""
+        return await self.desk.gateway.get(f"/v1/receipts/{receipt_id}")
+
+    async def verify(self, receipt: dict[str, Any]) -> list[Check]:
+        """Every check of a bundle, the chain's too.
+
+        Raises:
+            BadRequest: no bundle.
+            ChainTrouble: the chain does not answer.
+        """
+        bundle = Bundle.from_json(receipt)
+        on_chain = await threaded(check_on_chain, bundle, self.desk.chain, self.desk.domain)
+        return [*check_offline(bundle), *on_chain]
+
+    async def sessions(self) -> list[Session]:
+        """Open sessions of this key, as the chain has them."""
+        return await self.pool.sessions()
+
+    async def open_session(
+        self, node_id: int, amount: str, *, key: str | None = None, lifetime_seconds: int | None = None
+    ) -> Session:
+        """Sets money aside for one node, for this key or another; waits for the chain."""
+        atoms = parse_atoms(amount, self.desk.deployment.token_decimals)
+        return await self.pool.open(node_id, atoms, key=key, lifetime_seconds=lifetime_seconds)
+
+    async def top_up(self, session_id: str, amount: str) -> Session:
+        """Adds money to a session; waits for the chain."""
+        atoms = parse_atoms(amount, self.desk.deployment.token_decimals)
+        return await self.pool.top_up(from_hex(session_id, 32), atoms)
+
+    async def create_key(self, label: str = "") -> dict[str, Any]:
+        """A gateway-held key and its bearer secret: `{api_key, address}`. It has no money yet."""
+        return await self.desk.gateway.post("/v1/keys", {"label": label})
+
+    async def _chat(
+        self, ask: Ask, max_cost: str | None, *, streamed: bool
+    ) -> AsyncGenerator[str | ChatResult, None]:
+        async with aclosing(self._work.run(ask, max_cost, streamed=streamed)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, str):
+                    yield piece
+                else:
+                    done, answer = self._paid(piece), piece.answer
+                    yield ChatResult(text=answer.text, finish=answer.finish or "", **done)
+
+    def _limited(self, make: Any, what: Any, options: Mapping[str, Any]) -> Ask:
+        rest = dict(options)
+        cost, node, seconds = (
+            rest.pop("max_cost", None),
+            rest.pop("node", None),
+            rest.pop("timeout_seconds", 120),
+        )
+        atoms = None if cost is None else parse_atoms(cost, self.desk.deployment.token_decimals)
+        ask: Ask = make(what, max_cost_atoms=atoms, node_id=node, timeout_ms=seconds * 1000, **rest)
+        return ask
+
+    def _paid(self, done: Done) -> dict[str, Any]:
+        bundle, receipt = done.bundle, done.bundle.receipt
+        return {
+            "job_id": bundle.job_id,
+            "node_id": bundle.node_id,
+            "model": done.model,
+            "model_id": to_hex(bundle.offer.model_id),
+            "trace_id": bundle.trace_id,
+            "receipt_id": bundle.receipt_id,
+            "cost_atoms": receipt.amount_atoms,
+            "ceiling_atoms": done.ceiling_atoms,
+            "cost": format_atoms(receipt.amount_atoms, self.desk.deployment.token_decimals),
+            "currency": self.desk.deployment.token_symbol,
+            "units_in": receipt.units_in,
+            "units_out": receipt.units_out,
+            "energy_millijoules": receipt.energy_millijoules,
+            "bundle": bundle,
+            "checks": done.checks,
+            "acknowledged": done.acknowledged,
+            "attempts": done.attempts,
+        }
+
+
+def _rows(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(answer.get("data") or [])
+
+
+def _signer(key: Signer | str) -> Signer:
+    return Signer(key) if isinstance(key, str) else key
+
+
+def _connect(rpc_url: str, deployment: Path) -> ChainClient:
+    """A checked chain client; web3 takes over a second to load, so its module waits until here."""
+    connect: Callable[[str, Path], ChainClient] = importlib.import_module(_DOOR).connect
+    return connect(rpc_url, deployment)

@@ -1,0 +1,112 @@
+"""What a caller wants done, before it is known which node does it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from pydantic import ValidationError
+
+from marketplace.protocol.errors import BadRequest, ErrorCode
+from marketplace.protocol.payloads import ChatMessage, ChatPayload, EmbedPayload, Payload
+
+DEFAULT_MAX_TOKENS: Final = 256
+DEFAULT_TIMEOUT_MS: Final = 120_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One request and its limits.
+
+    Attributes:
+        model: name or `0x…` id.
+        body: fields of the payload apart from `v`, `task` and `model`.
+        max_cost_atoms: most it may cost; None for the offer's own ceiling.
+        node_id: the only node wanted; None for any.
+        timeout_ms: after this the job is free.
+        max_attempts: nodes asked at most.
+    """
+
+    task: Literal["chat", "embed"]
+    model: str
+    body: Mapping[str, Any]
+    max_cost_atoms: int | None = None
+    node_id: int | None = None
+    timeout_ms: int = DEFAULT_TIMEOUT_MS
+    max_attempts: int = 3
+
+    def payload(self, model_id: str) -> Payload:
+        """The request for one exact model.
+
+        Raises:
+            BadRequest: a value out of its range.
+        """
+        kind = ChatPayload if self.task == "chat" else EmbedPayload
+        try:
+            return kind.model_validate({**self.body, "model": model_id})
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise BadRequest(ErrorCode.INVALID_REQUEST, f"{where}: {first['msg']}") from error
+
+
+def chat_ask(
+    messages: str | Sequence[Mapping[str, str]],
+    *,
+    model: str,
+    max_tokens: int = DEFAULT_MAX_TOKENS,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int | None = None,
+    stop: Sequence[str] = (),
+    **limits: Any,
+) -> Ask:
+    """A generation; text alone is one user message. Raises `BadRequest`."""
+    turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+    body = {
+        "messages": [_turn(turn) for turn in turns],
+        "max_tokens": max_tokens,
+        # The payload is signed, so it holds whole thousandths.
+        "temperature_milli": round(temperature * 1000),
+        "top_p_milli": round(top_p * 1000),
+        "seed": seed,
+        "stop": list(stop),
+    }
+    return _checked(Ask(task="chat", model=model, body=body, **limits))
+
+
+def embed_ask(texts: str | Sequence[str], *, model: str, **limits: Any) -> Ask:
+    """Vectors, one a text. Raises `BadRequest`."""
+    inputs = [texts] if isinstance(texts, str) else list(texts)
+    return _checked(Ask(task="embed", model=model, body={"input": inputs}, **limits))
+
+
+def quote_body(ask: Ask, max_cost: str | None) -> dict[str, Any]:
+    """Body of `POST /v1/quotes`."""
+    body: dict[str, Any] = {"model": ask.model, "task": ask.task}
+    if ask.task == "chat":
+        body["messages"] = [message.model_dump() for message in ask.body["messages"]]
+        body["max_tokens"] = ask.body["max_tokens"]
+    else:
+        body["input"] = list(ask.body["input"])
+    if max_cost is not None:
+        body["max_cost"] = max_cost
+    if ask.node_id is not None:
+        body["node"] = ask.node_id
+    return body
+
+
+def _turn(turn: Mapping[str, str]) -> ChatMessage:
+    try:
+        return ChatMessage.model_validate(dict(turn))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadRequest(ErrorCode.INVALID_REQUEST, f"message {where}: {first['msg']}") from error
+
+
+def _checked(ask: Ask) -> Ask:
+    """The same ask, once its ranges are known to hold for any model."""
+    ask.payload("0x" + "00" * 32)
+    return ask

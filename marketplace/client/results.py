@@ -1,0 +1,61 @@
+"""What the SDK gives back for a job: the answer, its price, and the proof."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from marketplace.client.bundle import Bundle
+from marketplace.client.verify import Check
+from marketplace.protocol.payloads import Answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paid:
+    """What every finished job tells.
+
+    Attributes:
+        model: as it was asked for; `model_id` is what the offer and the receipt commit to.
+        cost: decimal amount of token units, exact; `cost_atoms` in atoms.
+        bundle: the evidence; `bundle.to_json()` is what `watt receipt verify` reads.
+        checks: every check the receipt passed before it was accepted.
+        acknowledged: whether the voucher that pays it reached the gateway; else the next one does.
+        attempts: nodes asked.
+    """
+
+    job_id: str
+    node_id: int
+    model: str
+    model_id: str
+    trace_id: str
+    receipt_id: str
+    cost_atoms: int
+    ceiling_atoms: int
+    cost: str
+    currency: str
+    units_in: int
+    units_out: int
+    energy_millijoules: int
+    bundle: Bundle
+    checks: tuple[Check, ...]
+    acknowledged: bool
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatResult(Paid):
+    """Generated text; `finish` is `stop`, `length` or `deadline`."""
+
+    text: str
+    finish: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedResult(Paid):
+    """Vectors in the order of the texts."""
+
+    vectors: list[list[float]]
+
+
+def answer_of(bundle: Bundle) -> Answer:
+    """The answer held by a bundle. Raises `ValueError` as `Answer.add`."""
+    return Answer(bundle.chunks)
