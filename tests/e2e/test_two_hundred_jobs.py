@@ -1,0 +1,76 @@
+"""200 jobs of 4 buyers over 3 nodes at once: few settlements, and books that balance to the atom."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from marketplace.chain.devkeys import HARDHAT_KEYS
+from marketplace.client import AsyncWattline, BuyerWallet
+from marketplace.local.commands import CHAT_MODEL, EMBED_MODEL
+from tests.e2e.checker import balance_of_receipts, check, fold
+from tests.e2e.market import MarketUnderTest, wait_until
+
+BUYERS, JOBS, CHATS = 4, 200, 24
+AT_ONCE = 10
+FIRST_KEY = 14  # of the development chain; the market itself uses earlier ones
+MOST_TRANSACTIONS = 12
+
+
+async def buy(market: MarketUnderTest) -> dict[int, int]:
+    """All jobs, from all buyers at once; atoms spent by node."""
+    spent: dict[int, int] = {}
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(await client(market, i)) for i in range(BUYERS)]
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def one(number: int) -> None:
+            watt = clients[number % BUYERS]
+            # A named node for some, so that all three work whatever the prices are.
+            node = market.market.nodes[0].node_id if number % 3 == 0 else None
+            async with gate:
+                if number < CHATS:
+                    done = await watt.chat(f"Count to {number}.", model=CHAT_MODEL, max_tokens=6, node=node)
+                else:
+                    done = await watt.embed([f"text {number}"], model=EMBED_MODEL, node=node)  # type: ignore[assignment]
+            spent[done.node_id] = spent.get(done.node_id, 0) + done.cost_atoms
+
+        await asyncio.gather(*(one(number) for number in range(JOBS)))
+    return spent
+
+
+async def client(market: MarketUnderTest, position: int) -> AsyncWattline:
+    place, key = market.market, HARDHAT_KEYS[FIRST_KEY + position]
+    funds = BuyerWallet.open(key=key, rpc_url=place.rpc_url, deployment=Path(place.deployment))
+    await asyncio.to_thread(funds.faucet, "20")
+    await asyncio.to_thread(funds.deposit, "20")
+    return await AsyncWattline.open(
+        gateway_url=place.gateway_url, rpc_url=place.rpc_url, deployment=place.deployment,
+        key=key, journal_path=market.data_dir / f"buyer-{position}.db",
+    )  # fmt: skip
+
+
+def test_two_hundred_jobs_settle_in_few_transactions_to_the_atom(market: MarketUnderTest) -> None:
+    before = fold(market.evidence())
+    spent = asyncio.run(buy(market))
+    assert set(spent) == {node.node_id for node in market.market.nodes}
+
+    def all_paid() -> bool:
+        paid = sum(fold(market.evidence()).paid.values()) - sum(before.paid.values())
+        return paid >= sum(spent.values())
+
+    wait_until(all_paid, 120, "the settlements")
+    evidence = market.evidence()
+    after = fold(evidence)
+    transactions = after.settle_transactions - before.settle_transactions
+    print(f"{JOBS} jobs, {sum(spent.values())} atoms, {len(transactions)} settle transactions")
+    assert check(evidence) == []
+    assert len(evidence.receipts) >= JOBS
+    assert sum(after.paid.values()) == balance_of_receipts(evidence)
+    assert len(transactions) <= MOST_TRANSACTIONS
+
+    planted = copy.deepcopy(evidence)
+    planted.earnings[next(iter(planted.earnings))] += 1
+    assert check(planted) != []

@@ -1,0 +1,168 @@
+"""Runs every suite, cheapest first, each inside its budget, and closes with one line of counts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LOGS = ROOT / "build" / "test-logs"
+BIN = Path(sys.executable).parent
+TAIL_LINES = 120
+
+# Markers from light to heavy; a test belongs to the heaviest it carries.
+LADDER = ("chain", "broker", "postgres", "rabbitmq", "model", "e2e")
+SERVERS = {"postgres": "WATT_TEST_POSTGRES_URL", "rabbitmq": "WATT_TEST_RABBITMQ_URL"}
+NO_TESTS = 5
+QUICK = ("ruff", "format", "imports", "house", "codespell", "types", "unit")
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """One command; a pytest suite counts its tests, any other counts as one."""
+
+    name: str
+    command: tuple[str, ...]
+    is_pytest: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one suite came to."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    word: str = ""
+
+
+def suites() -> list[Suite]:
+    """Every suite, in running order."""
+    tools = {
+        "ruff": ("ruff", "check", "."),
+        "format": ("ruff", "format", "--check", "."),
+        "imports": ("lint-imports", "--no-logo"),
+        "codespell": ("codespell",),
+        "types": ("mypy",),
+        "solhint": ("npm", "run", "--silent", "lint"),
+        "contracts": ("npm", "test", "--silent"),
+    }
+    found = {name: Suite(name, command) for name, command in tools.items()}
+    found["house"] = _pytest("house", "tests/house", "-n", "2")
+    found["unit"] = _pytest("unit", "--ignore=tests/house", "-m", _only(""), "-n", "2")
+    for marker in LADDER:
+        found[marker] = _pytest(marker, "--ignore=tests/house", "-m", _only(marker))
+    return [found[name] for name in budget()]
+
+
+def budget() -> dict[str, float]:
+    """Minutes by suite, in running order."""
+    minutes: dict[str, float] = tomllib.loads((ROOT / "tests" / "budget.toml").read_text())["minutes"]
+    return minutes
+
+
+def main(arguments: Iterable[str]) -> int:
+    """Runs what was asked for; 0 when nothing failed."""
+    parser = argparse.ArgumentParser(prog="scripts/test", description=__doc__)
+    parser.add_argument("--all", action="store_true", help="what needs a server too; a skipped test fails")
+    parser.add_argument("--quick", action="store_true", help="only what takes no chain, broker or model")
+    parser.add_argument("suite", nargs="*", help="only these suites")
+    options = parser.parse_args(list(arguments))
+    LOGS.mkdir(parents=True, exist_ok=True)
+    total = Outcome()
+    for suite in suites():
+        if (options.suite and suite.name not in options.suite) or (options.quick and suite.name not in QUICK):
+            continue
+        total = _add(total, _run(suite, strict=options.all))
+    print(f"{total.passed} passed, {total.failed} failed, {total.skipped} skipped")
+    return 1 if total.failed or not total.passed else 0
+
+
+def _run(suite: Suite, *, strict: bool) -> Outcome:
+    missing = SERVERS.get(suite.name)
+    if missing and not os.environ.get(missing) and not strict:
+        _line("-", suite.name, f"skipped: {missing} is not set", 0)
+        return Outcome(skipped=1)
+    minutes, log, report = budget()[suite.name], LOGS / f"{suite.name}.log", LOGS / f"{suite.name}.json"
+    report.unlink(missing_ok=True)
+    extra = [f"--counts={report}", *(["--strict-skips"] if strict else [])] if suite.is_pytest else []
+    began = time.monotonic()
+    code = _within(minutes * 60, [*suite.command, *extra], log)
+    seconds = time.monotonic() - began
+    outcome = _read(report, code) if suite.is_pytest else Outcome(int(code == 0), int(code != 0))
+    if code is None:
+        outcome = Outcome(outcome.passed, outcome.failed + 1, outcome.skipped, f"over its {minutes:g} min")
+    _line("✗" if outcome.failed else "✓", suite.name, outcome.word or _counts(outcome), seconds)
+    if outcome.failed:
+        print("\n".join(log.read_text(errors="replace").splitlines()[-TAIL_LINES:]), flush=True)
+    return outcome
+
+
+def _within(seconds: float, command: list[str], log: Path) -> int | None:
+    """Exit code, or None when the time ran out; then the whole group is ended."""
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
+    with log.open("wb") as out:
+        child = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            return child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+
+
+def _read(report: Path, code: int | None) -> Outcome:
+    if not report.exists():
+        return Outcome(failed=0 if code is None else 1, word="ended without a report")
+    passed, failed, skipped = json.loads(report.read_text())
+    if code == NO_TESTS:
+        return Outcome(word="no tests")
+    # A run that ends badly without a failed test (strict skips, a broken collection) has still failed.
+    return Outcome(passed, failed or int(code not in (0, None)), skipped)
+
+
+def _pytest(name: str, *arguments: str) -> Suite:
+    return Suite(name, (sys.executable, "-m", "pytest", "-q", *arguments), is_pytest=True)
+
+
+def _only(marker: str) -> str:
+    """Marker expression of the tests whose heaviest marker this is; "" for those that carry none."""
+    heavier = LADDER[LADDER.index(marker) + 1 :] if marker else LADDER
+    without = " and ".join(f"not {name}" for name in heavier)
+    return " and ".join(part for part in (marker, without) if part)
+
+
+def _counts(outcome: Outcome) -> str:
+    skipped = f", {outcome.skipped} skipped" if outcome.skipped else ""
+    return f"{outcome.passed} passed, {outcome.failed} failed{skipped}"
+
+
+def _add(a: Outcome, b: Outcome) -> Outcome:
+    return Outcome(a.passed + b.passed, a.failed + b.failed, a.skipped + b.skipped)
+
+
+def _line(mark: str, name: str, text: str, seconds: float) -> None:
+    print(f"{mark} {name:<10} {text:<44} {seconds:6.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

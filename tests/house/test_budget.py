@@ -1,0 +1,45 @@
+"""The gate itself: every test is run by exactly one suite, in time that CI has."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.house import gate
+
+CI_MINUTES = 50
+
+
+def test_budget_fits_into_what_ci_has() -> None:
+    assert sum(gate.budget().values()) <= CI_MINUTES
+
+
+def test_every_suite_has_a_budget_and_every_budget_a_suite() -> None:
+    assert [suite.name for suite in gate.suites()] == list(gate.budget())
+
+
+def test_each_combination_of_markers_is_run_by_exactly_one_suite() -> None:
+    expressions = {name: gate._only(name) for name in ("", *gate.LADDER)}
+    for size in range(len(gate.LADDER) + 1):
+        for carried in itertools.combinations(gate.LADDER, size):
+            marks = {name: name in carried for name in gate.LADDER}
+            chosen = [name for name, text in expressions.items() if eval(text, {}, marks)]  # noqa: S307 - our text
+            assert len(chosen) == 1, carried
+
+
+def test_suite_over_its_time_is_ended_with_all_it_started(tmp_path: Path) -> None:
+    program = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
+    assert gate._within(0.5, [sys.executable, "-c", program], tmp_path / "log") is None
+
+
+def test_skips_fail_a_strict_run_and_are_counted(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest((gate.ROOT / "tests" / "conftest.py").read_text())
+    pytester.makepyfile("import pytest\ndef test_a(): pass\ndef test_b(): pytest.skip('no server')")
+    assert pytester.runpytest_subprocess("--counts=c.json").ret == 0
+    assert (pytester.path / "c.json").read_text() == "[1, 0, 1]"
+    strict = pytester.runpytest_subprocess("--strict-skips")
+    assert strict.ret == pytest.ExitCode.TESTS_FAILED
+    strict.stdout.fnmatch_lines(["*1 tests were skipped, none may be: *test_b*"])
