@@ -14,7 +14,8 @@ from marketplace.client.aio import AsyncWattline
 from marketplace.client.journal import Journal
 from marketplace.client.sync import Wattline
 from marketplace.protocol.signing import Signer
-from tests.client.fakes import DEPLOYMENT, Clock, FakeMarket, FakeNode
+from tests.client.fake_market import FakeMarket
+from tests.client.fakes import DEPLOYMENT, Clock, FakeNode
 
 BUYER = Signer(b"\x11" * 32)
 

@@ -9,7 +9,7 @@ from marketplace.cli import wiring
 from marketplace.protocol.errors import ChainTrouble, ErrorCode
 from marketplace.protocol.hexes import to_hex
 from tests.cli.conftest import BUYER, Watt
-from tests.client.fakes import FakeMarket
+from tests.client.fake_market import FakeMarket
 
 PAID = {
     "job_id",

@@ -7,7 +7,8 @@ import pytest
 from marketplace.client.aio import AsyncWattline
 from marketplace.client.bundle import Bundle
 from marketplace.protocol.signing import Signer
-from tests.client.fakes import Clock, FakeMarket, FakeNode
+from tests.client.fake_market import FakeMarket
+from tests.client.fakes import Clock, FakeNode
 
 BUYER = Signer(b"\x11" * 32)
 

@@ -11,7 +11,8 @@ from marketplace.protocol.errors import BadRequest, ChainTrouble, ErrorCode
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Open
 from marketplace.protocol.signing import Signer
-from tests.client.fakes import DOMAIN, START_MS, FakeMarket
+from tests.client.fake_market import FakeMarket
+from tests.client.fakes import DOMAIN, START_MS
 
 AGENT = Signer(b"\x22" * 32)
 

@@ -9,7 +9,7 @@ from marketplace.client import Wattline
 from marketplace.client.aio import AsyncWattline
 from marketplace.protocol.errors import ErrorCode, WattError
 from marketplace.protocol.signing import Signer
-from tests.client.fakes import FakeMarket
+from tests.client.fake_market import FakeMarket
 
 
 @pytest.fixture

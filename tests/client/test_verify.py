@@ -14,7 +14,8 @@ from marketplace.protocol.eip712 import WORD, Domain, fields_of
 from marketplace.protocol.errors import BadRequest
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Offer, Order, Receipt
-from tests.client.fakes import DOMAIN, FakeMarket
+from tests.client.fake_market import FakeMarket
+from tests.client.fakes import DOMAIN
 
 # The gateway's own name for the job: nobody signs it, so nothing can tell a wrong one.
 LABELS = {("job_id",)}

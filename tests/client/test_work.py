@@ -8,7 +8,8 @@ from marketplace.client.problems import GatewayProblem, GatewayTrouble
 from marketplace.protocol.errors import BadRequest, ErrorCode, ProviderFault
 from marketplace.protocol.merkle import root
 from marketplace.protocol.signing import Signer
-from tests.client.fakes import DOMAIN, FakeMarket
+from tests.client.fake_market import FakeMarket
+from tests.client.fakes import DOMAIN
 
 
 async def test_chat_is_verified_and_paid_by_voucher(watt: AsyncWattline, market: FakeMarket) -> None:
