@@ -106,6 +106,9 @@ class Daemon:
                 await child.start()
             for role, child in children.items():
                 await self._until_ready(role, child)
+            if self._stop.is_set():
+                # Asked to stop while starting: nothing was taken on, and nobody is ready to settle.
+                return
             parts = self._assemble(node_id, epoch, queue, children[INFER])
             await self._work(parts, children, broker_url, broker)
         finally:
