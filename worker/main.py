@@ -238,16 +238,12 @@ def load_engines(settings: NodeSettings) -> Engines:
     from worker.inference.engine import EngineSettings  # noqa: PLC0415
     from worker.inference.pool import EnginePool as Pool  # noqa: PLC0415
     from worker.inference.pool import engine_builder  # noqa: PLC0415
-    from worker.models import ModelDir, ensure, from_directory  # noqa: PLC0415
+    from worker.models import find  # noqa: PLC0415
 
     def say(text: str) -> None:
         log.info(Log.STARTED, name="models", step=text)
 
-    def find(name: str) -> ModelDir:
-        path = Path(name)
-        return from_directory(path) if path.is_dir() else ensure(name, settings.models_home, say)
-
-    found = {price.model: find(price.model) for price in settings.models}
+    found = {price.model: find(price.model, settings.models_home, say) for price in settings.models}
     options = EngineSettings(
         threads=settings.torch_threads, slots=settings.slots, milliwatts_per_core=settings.milliwatts_per_core
     )

@@ -20,7 +20,7 @@ class ModelPrice(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str = Field(min_length=1, description="Catalogue name, or path of a directory with safetensors.")
+    model: str = Field(min_length=1, description="Catalogue name, folder with safetensors, or hub id.")
     price_per_job_atoms: int = Field(default=0, ge=0, description="Base price of a job.")
     price_in_per_million_atoms: int = Field(default=0, ge=0, description="Price of a million input tokens.")
     price_out_per_million_atoms: int = Field(default=0, ge=0, description="Price of a million output tokens.")

@@ -1,6 +1,6 @@
 """Models a node serves: what they are (manifest), where they come from (catalogue)."""
 
-from worker.models.catalogue import ModelDir, ensure, from_directory, from_hub
+from worker.models.catalogue import ModelDir, ensure, find, from_directory, from_hub
 from worker.models.entries import CATALOGUE, Entry, Task
 from worker.models.errors import ModelError, ModelErrorCode
 from worker.models.manifest import Manifest
@@ -14,6 +14,7 @@ __all__ = [
     "ModelErrorCode",
     "Task",
     "ensure",
+    "find",
     "from_directory",
     "from_hub",
 ]

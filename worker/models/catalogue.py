@@ -72,6 +72,19 @@ def from_directory(path: Path, *, licence: str | None = None) -> ModelDir:
     return ModelDir(path=path, model_id=found.model_id, manifest=found, task=_task(path, found))
 
 
+def find(name: str, home: Path, progress: Callable[[str], None]) -> ModelDir:
+    """A model by directory, catalogue name, or id at the hub (`owner/name`), in that order.
+
+    Raises:
+        ModelError: as of the way that was taken.
+    """
+    if Path(name).is_dir():
+        return from_directory(Path(name))
+    if name not in CATALOGUE and name.count("/") == 1:
+        return from_hub(name, home, progress)
+    return ensure(name, home, progress)
+
+
 def from_hub(hub_id: str, home: Path, progress: Callable[[str], None], *, revision: str = "main") -> ModelDir:
     """A model of the Hugging Face hub, downloaded once per revision; safetensors only, no remote code.
 

@@ -115,7 +115,7 @@ abstract contract Honest is World {
     function close(uint256 seed, uint128 minPaid) external tried("close") {
         uint256 index = _openSession(seed);
         Ghost storage ghost = ghosts[index];
-        minPaid = uint128(bound(minPaid, 0, _rarely(minPaid) ? ghost.paid + ghost.paid / 4 : ghost.paid));
+        minPaid = uint128(bound(minPaid, 0, _rarely(minPaid) ? ghost.paid + 1000 : ghost.paid));
         bytes memory consent = _signClose(_nodeSigner(ghost.terms.nodeId, ghost.epoch), ghost.id, minPaid);
         bool works = minPaid <= ghost.paid;
         (bool ok,) = address(escrow).call(abi.encodeCall(IEscrow.close, (ghost.terms, minPaid, consent)));
@@ -277,7 +277,8 @@ abstract contract Honest is World {
         bool wrong = _rarely(amount);
         uint256 most = wrong ? ghost.deposited + ghost.deposited / 4 : ghost.deposited;
         uint256 least = wrong ? ghost.paid - ghost.paid / 4 : ghost.paid;
-        uint32 seq = ghost.throughSeq + uint32(bound(jobs, wrong ? 0 : 1, 1000));
+        uint256 first = wrong ? ghost.throughSeq - ghost.throughSeq / 4 : ghost.throughSeq + 1;
+        uint32 seq = uint32(bound(jobs, first, ghost.throughSeq + 1000));
         item = _item(keys[ghost.signer], ghost.id, seq, uint128(bound(amount, least, most)));
         itemsSent.push(item);
     }

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import threading
 import zipfile
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from marketplace.protocol.hexes import to_hex
-from worker.models import ModelError, ModelErrorCode, ensure, from_hub, manifest
+from worker.models import ModelError, ModelErrorCode, ensure, find, from_hub, manifest
 from worker.models.entries import Entry, Form, Member, Task
 
 
@@ -170,6 +171,21 @@ def test_hub_model_is_downloaded_once(folder: Path, home: Path, monkeypatch: pyt
     assert len(asked) == 1
     assert "*.bin" not in asked[0]["allow_patterns"]
     assert leftovers(home) == ["someone--model@main"]
+
+
+def test_model_is_found_by_folder_hub_id_or_catalogue_name(
+    folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert find(str(folder), home, print).path == folder
+
+    def snapshot(_hub_id: str, **options: Any) -> None:
+        shutil.copytree(folder, options["local_dir"], dirs_exist_ok=True)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert find("someone/model", home, print).model_id == find(str(folder), home, print).model_id
+    with pytest.raises(ModelError) as caught:
+        find("no-such-name", home, print)
+    assert caught.value.code is ModelErrorCode.UNKNOWN_NAME
 
 
 def test_hub_out_of_reach_is_reported_and_leaves_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
