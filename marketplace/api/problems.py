@@ -68,30 +68,26 @@ def response_of(
 def install(app: FastAPI) -> None:
     """Answers every kind of error this way."""
 
-    async def watt(request: Request, error: Exception) -> Response:
-        assert isinstance(error, WattError)  # noqa: S101 - registered for this type
-        log.info(Log.REQUEST_REFUSED, code=error.code.value, path=request.url.path)
-        return response_of(error, request.state.request_id, param=_param(error))
-
-    async def invalid(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type
-        problem, param = _invalid(error)
+    async def answer(request: Request, error: Exception) -> Response:
+        problem, param = _read(error)
+        log.info(Log.REQUEST_REFUSED, code=problem.code.value, path=request.url.path)
         return response_of(problem, request.state.request_id, param=param)
 
-    async def http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type
-        code = _BY_STATUS.get(error.status_code, ErrorCode.MALFORMED_BODY)
-        return response_of(BadRequest(code), request.state.request_id)
+    for kind in (WattError, UnicodeEncodeError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, answer)
 
-    async def half_a_pair(request: Request, _: Exception) -> Response:
-        # JSON can spell text that UTF-8 can not carry; nothing of ours makes such text.
-        problem = BadRequest(ErrorCode.INVALID_REQUEST, "text holds half a surrogate pair")
-        return response_of(problem, request.state.request_id)
 
-    app.add_exception_handler(WattError, watt)
-    app.add_exception_handler(UnicodeEncodeError, half_a_pair)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, http)
+def _read(error: Exception) -> tuple[WattError, str | None]:
+    match error:
+        case WattError():
+            return error, _param(error)
+        case RequestValidationError():
+            return _invalid(error)
+        case HTTPException():
+            return BadRequest(_BY_STATUS.get(error.status_code, ErrorCode.MALFORMED_BODY)), None
+        case _:
+            # JSON can spell text that UTF-8 can not carry; nothing of ours makes such text.
+            return BadRequest(ErrorCode.INVALID_REQUEST, "text holds half a surrogate pair"), None
 
 
 def _param(error: WattError) -> str | None:

@@ -5,13 +5,61 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Generic, Protocol, TypeVar
 
 from marketplace.protocol.errors import ErrorCode
+from marketplace.protocol.messages import Offer
 from marketplace.protocol.payloads import Payload, units_in_ceiling, units_out_ceiling
 from marketplace.protocol.pricing import full_price_down
-from marketplace.store.offers import Listing
 
 MAX_ATOMS = (1 << 63) - 1
+
+
+class Offered(Protocol):
+    """What a quote needs to know of a current offer and its node."""
+
+    @property
+    def node_id(self) -> int:
+        """Whose offer."""
+
+    @property
+    def offer(self) -> Offer:
+        """The signed prices."""
+
+    @property
+    def model_id(self) -> str:
+        """The model, 0x-hex."""
+
+    @property
+    def model_name(self) -> str:
+        """The name its node gives it."""
+
+    @property
+    def task(self) -> str:
+        """`chat` or `embed`."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether its node has a link."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether its node takes nothing new."""
+
+    @property
+    def free_slots(self) -> int:
+        """Jobs its node could start now."""
+
+    @property
+    def queue_depth(self) -> int:
+        """Jobs that wait at its node."""
+
+    @property
+    def stake_atoms(self) -> int:
+        """Stake of its node's owner."""
+
+
+L = TypeVar("L", bound=Offered)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +82,10 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Quote:
+class Quote(Generic[L]):
     """One offer for one request: the most it can cost, and whether it can be taken now."""
 
-    listing: Listing
+    listing: L
     ceiling_atoms: int
     why_not: ErrorCode | None
     reason: str
@@ -62,7 +110,7 @@ def need_of(
     )
 
 
-def resolve(model: str, listings: Sequence[Listing]) -> str | None:
+def resolve(model: str, listings: Sequence[Offered]) -> str | None:
     """The model id a name stands for: the one most connected nodes serve; ids stand for themselves."""
     nodes = {(listing.model_id, listing.node_id) for listing in listings if _named(model, listing)}
     if not nodes:
@@ -72,14 +120,14 @@ def resolve(model: str, listings: Sequence[Listing]) -> str | None:
     return min(counts, key=lambda model_id: (-counts[model_id], model_id))
 
 
-def rank(listings: Sequence[Listing], need: Need, *, now_ms: int, min_stake_atoms: int) -> list[Quote]:
+def rank(listings: Sequence[L], need: Need, *, now_ms: int, min_stake_atoms: int) -> list[Quote[L]]:
     """Quotes, those that can be taken first; then by ceiling, queue and node id."""
     quotes = [_quote(item, need, now_ms, min_stake_atoms) for item in listings]
     quotes.sort(key=_order)
     return _with_reasons(quotes)
 
 
-def refusal(quotes: Sequence[Quote], need: Need) -> tuple[ErrorCode, str]:
+def refusal(quotes: Sequence[Quote[L]], need: Need) -> tuple[ErrorCode, str]:
     """Why none of the quotes can be taken: the code and a sentence that says what would help."""
     if need.node_id is not None and all(quote.listing.node_id != need.node_id for quote in quotes):
         return ErrorCode.UNKNOWN_NODE, f"node {need.node_id} does not offer this model"
@@ -96,11 +144,11 @@ def refusal(quotes: Sequence[Quote], need: Need) -> tuple[ErrorCode, str]:
     return ErrorCode.NO_NODE, "no node with this model is connected and has a valid offer"
 
 
-def _named(model: str, listing: Listing) -> bool:
+def _named(model: str, listing: Offered) -> bool:
     return model in (listing.model_id, listing.model_name)
 
 
-def _quote(item: Listing, need: Need, now_ms: int, min_stake_atoms: int) -> Quote:
+def _quote(item: L, need: Need, now_ms: int, min_stake_atoms: int) -> Quote[L]:
     ceiling = full_price_down(item.offer, need.units_in, need.units_out)
     return Quote(
         listing=item,
@@ -110,7 +158,7 @@ def _quote(item: Listing, need: Need, now_ms: int, min_stake_atoms: int) -> Quot
     )
 
 
-def _why_not(item: Listing, need: Need, ceiling: int, now_ms: int, min_stake_atoms: int) -> ErrorCode | None:
+def _why_not(item: Offered, need: Need, ceiling: int, now_ms: int, min_stake_atoms: int) -> ErrorCode | None:
     most = MAX_ATOMS if need.max_cost_atoms is None else min(need.max_cost_atoms, MAX_ATOMS)
     rules = (
         (item.task != need.task, ErrorCode.UNSUPPORTED),
@@ -124,14 +172,14 @@ def _why_not(item: Listing, need: Need, ceiling: int, now_ms: int, min_stake_ato
     return next((code for broken, code in rules if broken), None)
 
 
-def _order(quote: Quote) -> tuple[bool, bool, int, int, int]:
+def _order(quote: Quote[L]) -> tuple[bool, bool, int, int, int]:
     listing = quote.listing
     # A full node comes last among those that can be taken: it would only queue the order.
     full = listing.free_slots == 0 and listing.queue_depth > 0
     return (not quote.eligible, full, quote.ceiling_atoms, listing.queue_depth, listing.node_id)
 
 
-def _with_reasons(quotes: Sequence[Quote]) -> list[Quote]:
+def _with_reasons(quotes: Sequence[Quote[L]]) -> list[Quote[L]]:
     able = [quote for quote in quotes if quote.eligible]
     if not able:
         return list(quotes)
@@ -140,7 +188,7 @@ def _with_reasons(quotes: Sequence[Quote]) -> list[Quote]:
     return [replace(quote, reason=_reason(quote, cheapest, fastest, len(able))) for quote in quotes]
 
 
-def _reason(quote: Quote, cheapest: Quote, fastest: Quote, able: int) -> str:
+def _reason(quote: Quote[L], cheapest: Quote[L], fastest: Quote[L], able: int) -> str:
     if not quote.eligible:
         return ""
     if able == 1:

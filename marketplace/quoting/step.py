@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.quoting import rules
 from marketplace.store import offers
+from marketplace.store.offers import Listing
 from marketplace.store.tables import Tx
 
 
@@ -16,7 +17,7 @@ class Quotes:
 
     model_id: str
     model_name: str
-    quotes: list[rules.Quote]
+    quotes: list[rules.Quote[Listing]]
 
 
 def quote(tx: Tx, model: str, need: rules.Need, *, now_ms: int, min_stake_atoms: int) -> Quotes:

@@ -12,7 +12,6 @@ from marketplace.protocol.hexes import from_hex
 from marketplace.protocol.messages import Offer
 from marketplace.store.tables import NodeModelRow, NodeRow, OfferRow
 
-
 _INT32 = 1 << 31  # ids count up from 1 on-chain; PostgreSQL refuses to look for larger ones
 
 

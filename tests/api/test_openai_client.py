@@ -5,7 +5,8 @@ from __future__ import annotations
 from openai import AsyncOpenAI
 
 from marketplace.protocol import wire
-from tests.flow.gateway import funded, gateway
+from tests.flow.gateway import gateway
+from tests.flow.node import funded
 
 
 async def test_stock_client_gets_embeddings(tmp_path):

@@ -10,7 +10,8 @@ from openai import APIStatusError, AsyncOpenAI, AuthenticationError
 from marketplace.api import money
 from marketplace.protocol import wire
 from marketplace.protocol.errors import BadRequest
-from tests.flow.gateway import Node, bearer, chat_body, funded, gateway
+from tests.flow.gateway import gateway
+from tests.flow.node import Node, bearer, chat_body, funded
 
 PROBLEM = {"type", "title", "status", "detail", "code", "hint", "charged", "request_id", "retryable", "error"}
 

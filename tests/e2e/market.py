@@ -96,7 +96,7 @@ def wallet_of(market: Market, position: int) -> Wallet:
     return market.buyers[position]
 
 
-def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float, what: str, every_seconds: float = 0.2) -> None:
     """Polls until it holds.
 
     Raises:
@@ -105,7 +105,7 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.2)
+        time.sleep(every_seconds)
 
 
 def descendants(pid: int) -> list[tuple[int, str]]:

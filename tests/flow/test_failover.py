@@ -9,7 +9,8 @@ from openai import AsyncOpenAI
 
 from marketplace.protocol import wire
 from marketplace.protocol.payloads import text_chunk
-from tests.flow.gateway import Node, bearer, chat_body, funded, gateway
+from tests.flow.gateway import gateway
+from tests.flow.node import Node, bearer, chat_body, funded
 
 
 async def jobs_of(g, secret):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from marketplace.protocol import wire
-from tests.flow.gateway import Node, bearer, chat_body, funded, gateway
+from tests.flow.gateway import gateway
+from tests.flow.node import Node, bearer, chat_body, funded, voucher_of
 
 
 async def lapsed(g, secret, node):
@@ -65,8 +66,6 @@ async def test_voucher_passes_over_a_lapsed_seq_and_leaves_its_receipt_out(tmp_p
         node.behaviour = Node.work
         await g.http.post("/v1/chat/completions", json=chat_body(), headers=bearer(secret))
         voucher = await node.expect(wire.VoucherFrame)
-        from tests.flow.gateway import voucher_of
-
         assert voucher_of(voucher)[0].through_seq == 2
         assert voucher_of(voucher)[0].amount_atoms == 19
         await node.deliver(lost, finished_at_ms=signed_at, started_at_ms=signed_at)

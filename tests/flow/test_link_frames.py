@@ -14,17 +14,8 @@ from marketplace.protocol.messages import Receipt
 from marketplace.protocol.payloads import text_chunk
 from marketplace.protocol.signing import Signer
 from marketplace.store.tables import FaultRow
-from tests.flow.gateway import (
-    CHAT_MODEL,
-    NOW_AT,
-    NOW_MS,
-    Node,
-    bearer,
-    chat_body,
-    funded,
-    gateway,
-    voucher_of,
-)
+from tests.flow.gateway import CHAT_MODEL, NOW_AT, NOW_MS, gateway
+from tests.flow.node import Node, bearer, chat_body, funded, voucher_of
 
 STRANGER = Signer(b"\x66" * 32)
 

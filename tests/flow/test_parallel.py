@@ -8,7 +8,8 @@ from collections import Counter
 import httpx2
 
 from marketplace.protocol import wire
-from tests.flow.gateway import Node, bearer, chat_body, funded, gateway, voucher_of
+from tests.flow.gateway import gateway
+from tests.flow.node import Node, bearer, chat_body, funded, voucher_of
 
 CEILING = 132  # of `chat_body`: 10 + 82 + 2 · 20
 
@@ -81,7 +82,7 @@ async def test_repeated_call_of_the_stock_client_is_charged_once(tmp_path):
 
 
 async def test_idempotency_key_names_one_job(tmp_path):
-    async with gateway(tmp_path) as g, funded(g, 1) as (secret, nodes, opened):
+    async with gateway(tmp_path) as g, funded(g, 1) as (secret, _nodes, opened):
         headers = bearer(secret) | {"idempotency-key": "mine"}
         answers = await asyncio.gather(
             *(g.http.post("/v1/chat/completions", json=chat_body(), headers=headers) for _ in range(4))

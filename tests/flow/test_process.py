@@ -17,7 +17,8 @@ from marketplace.chain import calls
 from marketplace.protocol import wire
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Open
-from tests.flow import gateway as fake
+from marketplace.protocol.signing import Signer
+from tests.flow import node as fake
 from tests.hardhat import chain, free_port, hardhat_node, key  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.chain
@@ -70,9 +71,9 @@ async def ready(http):
     return await until(ask)
 
 
-async def test_process_opens_a_session_serves_a_job_and_stops_on_sigterm(tmp_path, chain):  # noqa: F811
+def register(chain, signer):  # noqa: F811
+    """A staked node, and a buyer with money in the escrow."""
     here = chain.deployment
-    signer = fake.Signer(b"\x55" * 32)
     for call in (
         calls.faucet(here, OWNER.address, 10 * here.min_stake_atoms),
         calls.register(here, "test"),
@@ -87,6 +88,11 @@ async def test_process_opens_a_session_serves_a_job_and_stops_on_sigterm(tmp_pat
         calls.deposit(here, 1_000_000),
     ):
         chain.send(BUYER, call)
+
+
+async def test_process_opens_a_session_serves_a_job_and_stops_on_sigterm(tmp_path, chain):  # noqa: F811
+    here, signer = chain.deployment, Signer(b"\x55" * 32)
+    register(chain, signer)
     node_id = chain.client.node_ids_of(OWNER.address)[-1]
     async with process(tmp_path, chain) as (running, http):
         await ready(http)

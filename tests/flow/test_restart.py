@@ -6,7 +6,8 @@ import asyncio
 
 from marketplace.protocol import wire
 from marketplace.protocol.payloads import finish_chunk, text_chunk
-from tests.flow.gateway import Clock, Node, bearer, chat_body, funded, gateway
+from tests.flow.gateway import Clock, gateway
+from tests.flow.node import Node, bearer, chat_body, funded
 
 
 async def order_and_crash(path, clock, behaviour=Node.idle, *, before_crash=None):

@@ -13,7 +13,9 @@ from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Visit
 from marketplace.protocol.payloads import Answer
 from marketplace.protocol.signing import Signer
-from tests.flow.gateway import DOMAIN, EMBED_MODEL, NOW_AT, NOW_MS, Node, gateway, sdk, voucher_of
+from tests.flow.gateway import DOMAIN, EMBED_MODEL, NOW_AT, NOW_MS, gateway
+from tests.flow.node import Node, voucher_of
+from tests.flow.sdk import sdk
 
 STRANGER = Signer(b"\x66" * 32)
 
@@ -144,6 +146,8 @@ async def test_payload_for_another_model_or_unreadable_is_refused(tmp_path):
 async def test_second_order_at_a_taken_seq_is_refused(tmp_path):
     async with gateway(tmp_path) as g, sdk(g, Node.idle) as buyer:
         await buyer.place()
+        await buyer.node.orders.get()
+        await buyer.node.calm()
         body, before = buyer.body(seq=1, max_amount_atoms=999), g.rows()
         answer = await buyer.place(body)
         assert answer.json()["code"] == "order_replayed"

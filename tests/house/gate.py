@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ TAIL_LINES = 120
 LADDER = ("chain", "broker", "postgres", "rabbitmq", "model", "e2e")
 SERVERS = {"postgres": "WATT_TEST_POSTGRES_URL", "rabbitmq": "WATT_TEST_RABBITMQ_URL"}
 NO_TESTS = 5
+GRACE_SECONDS = 60
 QUICK = ("ruff", "format", "imports", "house", "codespell", "types", "unit")
 
 
@@ -123,6 +125,10 @@ def _within(seconds: float, command: list[str], log: Path) -> int | None:
         try:
             return child.wait(seconds)
         except subprocess.TimeoutExpired:
+            # As Ctrl-C would, so that fixtures stop the processes they started.
+            child.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(GRACE_SECONDS)
             return None
         finally:
             if child.poll() is None:

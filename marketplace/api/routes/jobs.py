@@ -23,6 +23,7 @@ from marketplace.quoting import rules
 from marketplace.quoting.step import quote
 from marketplace.settlement import step as settlement
 from marketplace.store import jobs, receipts
+from marketplace.store.offers import Listing
 from marketplace.store.tables import JobRow, ReceiptRow, Tx
 
 
@@ -58,7 +59,23 @@ class VoucherCall(BaseModel):
 def routes(market: Market) -> APIRouter:
     """Routes about work."""
     router = APIRouter(tags=["work"])
+    _orders(router, market)
+    _evidence(router, market)
+    return router
 
+
+def page(data: list[dict[str, Any]], id_name: str, *, has_more: bool) -> dict[str, Any]:
+    """OpenAI's list shape."""
+    return {
+        "object": "list",
+        "data": data,
+        "has_more": has_more,
+        "first_id": data[0][id_name] if data else None,
+        "last_id": data[-1][id_name] if data else None,
+    }
+
+
+def _orders(router: APIRouter, market: Market) -> None:
     @router.post("/v1/quotes")
     async def quotes(call: QuoteCall) -> dict[str, Any]:
         """Ranks offers for a request; charges nothing."""
@@ -101,6 +118,8 @@ def routes(market: Market) -> APIRouter:
         """Streams a job's chunks from the first, then its receipt or problem."""
         return _events(market, await market.watch(job_id), request)
 
+
+def _evidence(router: APIRouter, market: Market) -> None:
     @router.get("/v1/receipts/{receipt_id}")
     async def receipt(receipt_id: str) -> dict[str, Any]:
         """Gives a receipt with all that verifies it offline."""
@@ -126,19 +145,6 @@ def routes(market: Market) -> APIRouter:
             "amount_atoms": str(message.amount_atoms),
             "new": taken is not None,
         }
-
-    return router
-
-
-def page(data: list[dict[str, Any]], id_name: str, *, has_more: bool) -> dict[str, Any]:
-    """OpenAI's list shape."""
-    return {
-        "object": "list",
-        "data": data,
-        "has_more": has_more,
-        "first_id": data[0][id_name] if data else None,
-        "last_id": data[-1][id_name] if data else None,
-    }
 
 
 async def _quotes(market: Market, call: QuoteCall) -> dict[str, Any]:
@@ -171,7 +177,7 @@ def _payload(call: QuoteCall) -> Payload:
     return openai.EmbedCall(model=call.model, input=call.input or "").payload()
 
 
-def _quote(item: rules.Quote, need: rules.Need, decimals: int) -> dict[str, Any]:
+def _quote(item: rules.Quote[Listing], need: rules.Need, decimals: int) -> dict[str, Any]:
     listing = item.listing
     return {
         "node_id": listing.node_id,
