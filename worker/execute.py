@@ -16,13 +16,13 @@ from typing import Protocol
 
 from marketplace.protocol.errors import BadRequest, LostRace, WattError
 from marketplace.protocol.hexes import from_hex, to_hex
-from marketplace.protocol.payloads import ChatPayload, Payload, parse_payload
+from marketplace.protocol.payloads import parse_payload, seed_of
 from marketplace.telemetry.logs import get_logger
 from marketplace.telemetry.names import Log
 from worker.inference.engine import Chunk, Engine, EngineJob
 from worker.inference.errors import EngineFailed
 from worker.ledger import HeldOrder, Ledger, NewChunk
-from worker.receipts import ChunkSpool, Hold, LeaseKeeper, LeaseLapsed, ReceiptDesk, Work, derive_seed
+from worker.receipts import ChunkSpool, Hold, LeaseKeeper, LeaseLapsed, ReceiptDesk, Work
 
 log = get_logger(__name__)
 
@@ -130,7 +130,7 @@ class Executor:
         hold.check(started_at_ms)
         payload = parse_payload(order.payload)
         engine = self._engines.engine_for(from_hex(payload.model, 32))
-        seed = derive_seed(_asked_seed(payload), order.order_hash)
+        seed = seed_of(payload, order.order_hash)
         resume = tuple(
             Chunk(index=kept.index, body=kept.body, token_ids=kept.token_ids)
             for kept in self._ledger.chunks.of(order.order_hash)
@@ -174,7 +174,3 @@ class Executor:
             blame=blame,
             error=type(error).__name__,
         )
-
-
-def _asked_seed(payload: Payload) -> int | None:
-    return payload.seed if isinstance(payload, ChatPayload) else None

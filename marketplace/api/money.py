@@ -1,4 +1,4 @@
-"""Atoms to decimal text and back; the one place where display conversion happens."""
+"""Amounts at the HTTP edge: lenient on the way in, JSON numbers where clients expect them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,6 @@ from decimal import Decimal, InvalidOperation
 from marketplace.protocol.errors import BadRequest, ErrorCode
 
 _MOST_ATOMS = 1 << 63
-
-
-def to_units(atoms: int, decimals: int) -> str:
-    """Plain decimal text, as in `0.000131`."""
-    whole, part = divmod(atoms, 10**decimals)
-    fraction = str(part).rjust(decimals, "0").rstrip("0")
-    return f"{whole}.{fraction}" if fraction else str(whole)
 
 
 def to_atoms(units: str | float, decimals: int, param: str) -> int:

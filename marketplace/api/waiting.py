@@ -10,6 +10,7 @@ from typing import Any, Final
 from marketplace.api import money, problems, views
 from marketplace.flow import Market, Running
 from marketplace.protocol.errors import BadRequest, ErrorCode, LostRace, WattError
+from marketplace.protocol.money import format_atoms
 from marketplace.protocol.payloads import Answer
 from marketplace.protocol.phases import ENDINGS, HAS_RESULT, EndReason, JobPhase
 from marketplace.store import jobs
@@ -72,7 +73,7 @@ def usage_of(found: views.Delivery, decimals: int, symbol: str) -> dict[str, Any
         "cost": money.to_number(receipt.amount_atoms, decimals),
         "cost_details": {
             "currency": symbol,
-            "amount": money.to_units(receipt.amount_atoms, decimals),
+            "amount": format_atoms(receipt.amount_atoms, decimals),
             "atoms": str(receipt.amount_atoms),
             "ceiling_atoms": str(found.ceiling_atoms),
             "energy_millijoules": str(receipt.energy_millijoules),

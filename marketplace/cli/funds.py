@@ -305,8 +305,8 @@ def _session_shown(row: dict[str, Any], config: configs.Config, *, json: bool) -
 
 
 def _sent(what: str, amount: str, record: TxRecord, config: configs.Config, *, json: bool) -> None:
-    from marketplace.client.money import parse_atoms
     from marketplace.protocol.hexes import to_hex
+    from marketplace.protocol.money import parse_atoms
 
     money = config.currency
     atoms = parse_atoms(amount, money.decimals)

@@ -23,7 +23,7 @@ class Currency:
 
     def bare(self, atoms: int | str) -> str:
         """Decimal amount, as in `0.000131`."""
-        from marketplace.client.money import format_atoms
+        from marketplace.protocol.money import format_atoms
 
         return format_atoms(int(atoms), self.decimals)
 

@@ -16,7 +16,6 @@ from marketplace.client.bundle import Bundle
 from marketplace.client.desk import Desk, threaded
 from marketplace.client.gateway import Gateway
 from marketplace.client.journal import Journal, Session
-from marketplace.client.money import format_atoms, parse_atoms
 from marketplace.client.problems import GatewayTrouble
 from marketplace.client.quotes import Quote
 from marketplace.client.results import ChatResult, EmbedResult
@@ -26,6 +25,7 @@ from marketplace.client.views import Surroundings
 from marketplace.client.work import Done, Work
 from marketplace.protocol.hexes import from_hex, to_hex
 from marketplace.protocol.messages import Visit
+from marketplace.protocol.money import format_atoms, parse_atoms
 from marketplace.protocol.signing import Signer
 
 if TYPE_CHECKING:

@@ -15,15 +15,15 @@ from marketplace.client.bundle import Bundle
 from marketplace.protocol.annex import Annex, exec_hash
 from marketplace.protocol.eip712 import Message
 from marketplace.protocol.errors import BadRequest
-from marketplace.protocol.hexes import keccak, to_hex
+from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.ids import receipt_id
 from marketplace.protocol.merkle import request_hash, response_hash
 from marketplace.protocol.messages import ReceiptStatus
 from marketplace.protocol.payloads import (
     Answer,
-    ChatPayload,
     Payload,
     parse_payload,
+    seed_of,
     units_in_ceiling,
     units_out_ceiling,
 )
@@ -172,12 +172,8 @@ def _seed(bundle: Bundle) -> Check:
         return Check("seed", False, "payload or annex cannot be read")
     if bundle.receipt.status == ReceiptStatus.FAILED:
         return Check("seed", True, "nothing was sampled")
-    derived = int.from_bytes(keccak(b"wattline seed" + bundle.receipt.order_hash)[:8], "big")
-    asked = payload.seed if isinstance(payload, ChatPayload) else None
-    expected = derived if asked is None else asked
-    return Check(
-        "seed", annex.seed == str(expected), f"{annex.seed}, {'derived' if asked is None else 'asked'}"
-    )
+    expected = str(seed_of(payload, bundle.receipt.order_hash))
+    return Check("seed", annex.seed == expected, f"{annex.seed}, as the request or its order says")
 
 
 def _units(bundle: Bundle) -> Check:

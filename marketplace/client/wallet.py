@@ -15,9 +15,9 @@ from marketplace.chain.devkeys import is_local
 from marketplace.chain.sender import MemoryJournal, Sender
 from marketplace.client.connect import connect
 from marketplace.client.keyfile import load_key
-from marketplace.client.money import format_atoms, parse_atoms
 from marketplace.client.views import system_ms
 from marketplace.protocol.errors import BadRequest, ErrorCode
+from marketplace.protocol.money import format_atoms, parse_atoms
 from marketplace.protocol.signing import Signer
 from marketplace.protocol.transactions import TxRecord
 

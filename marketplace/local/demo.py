@@ -14,7 +14,6 @@ from typing import Any, Final
 from marketplace.chain.client import ChainClient, ChainEvent
 from marketplace.chain.deployment import Deployment
 from marketplace.client import ChatResult, EmbedResult, Wattline, verify_receipt
-from marketplace.client.money import format_atoms
 from marketplace.client.verify import Check, failures
 from marketplace.local import treasury
 from marketplace.local.commands import CHAT_MODEL, EMBED_MODEL
@@ -23,6 +22,7 @@ from marketplace.local.options import Style, UpOptions
 from marketplace.local.screen import Screen
 from marketplace.local.up import run_up
 from marketplace.protocol.errors import Broken, ErrorCode
+from marketplace.protocol.money import format_atoms
 
 TEXTS: Final = ["A market for inference.", "Receipts that anybody can check."]
 QUESTION: Final = "In one sentence: why is the sky blue?"

@@ -30,7 +30,7 @@ class UpOptions:
         root: checkout with `hardhat.config.js` and `node_modules`; None looks for it.
         start_seconds: longest wait for one step.
         grace_seconds: time to stop in peace before a process is killed.
-        database_url: of the gateway; None is SQLite in the data folder.
+        database_url: of the gateway, empty at each start, for the chain forgets; None is SQLite in data_dir.
         node_settings: more `WATT_NODE_…` settings for every node; they win over the built-in ones.
         broker_url: of all nodes, as in `amqp://…`; None starts the bundled Valkey.
     """

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import httpx2
+
 from marketplace.chain import calls
 from marketplace.chain.calls import Call
 from marketplace.chain.client import ChainClient
@@ -17,7 +19,7 @@ from marketplace.chain.deployment import Deployment
 from marketplace.chain.devkeys import HARDHAT_KEYS
 from marketplace.chain.sender import MemoryJournal, Sender
 from marketplace.local.market import SessionEntry, Wallet
-from marketplace.local.probes import ask
+from marketplace.local.probes import ask, http_json
 from marketplace.protocol.errors import Broken, ErrorCode
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Open
@@ -111,8 +113,8 @@ class Opening:
     def waiting(self) -> Iterator[str]:
         """Ids of sessions the gateway does not yet know as open."""
         for session in self.sessions:
-            answer = ask("GET", f"{self.gateway_url}/v1/sessions/{session.session_id}")
-            if not answer.is_success or answer.json().get("status") != "open":
+            known = http_json(f"{self.gateway_url}/v1/sessions/{session.session_id}")
+            if not isinstance(known, dict) or known.get("status") != "open":
                 yield session.session_id
 
     def _terms(self, node_id: int, amount_atoms: int) -> Open:
@@ -129,7 +131,10 @@ class Opening:
         )
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        answer = ask("POST", self.gateway_url + path, json=body)
+        try:
+            answer = ask("POST", self.gateway_url + path, json=body)
+        except httpx2.HTTPError as error:
+            raise Broken(ErrorCode.NOT_READY, f"the gateway does not answer {path}: {error}") from error
         if not answer.is_success:
             raise Broken(ErrorCode.INTERNAL, f"{path} answered {answer.status_code}: {answer.text[:300]}")
         found: dict[str, Any] = answer.json()

@@ -187,11 +187,10 @@ class _Run:
         with self._step("nodes", "registering and loading models") as done:
             for position, plan in enumerate(commands.NODES):
                 key = treasury.owner(position).private_key
-                own = where if "://" not in where.broker_url else _own_database(where, position)
                 self._supervisor.start(
                     commands.node(
                         plan,
-                        own,
+                        _own_database(where, position),
                         self._layout,
                         owner_key=key,
                         models_dir=self._options.models_dir.resolve(),
@@ -279,8 +278,8 @@ class _Run:
 def _own_database(where: commands.Addresses, position: int) -> commands.Addresses:
     # Celery keeps unacknowledged tasks of all queues of one database in one place; nodes share nothing.
     url = where.broker_url
-    own = f"{url}/{position}" if url.startswith("redis://") and url.count("/") == 2 else url
-    return commands.Addresses(rpc_url=where.rpc_url, gateway_port=where.gateway_port, broker_url=own)
+    names_one = url.count("/") > 2 or not url.startswith("redis://")
+    return where if names_one else replace(where, broker_url=f"{url}/{position}")
 
 
 @contextmanager

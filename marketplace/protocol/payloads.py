@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from marketplace.protocol.errors import BadRequest, ErrorCode
+from marketplace.protocol.hexes import keccak
 
 MAX_INPUTS: Final = 2048
 MAX_MESSAGES: Final = 1024
@@ -114,6 +115,13 @@ def units_in_ceiling(payload: Payload) -> int:
 def units_out_ceiling(payload: Payload) -> int:
     """Most output units a job can be billed for."""
     return payload.max_tokens if isinstance(payload, ChatPayload) else 0
+
+
+def seed_of(payload: Payload, order_hash: bytes) -> int:
+    """The request's seed, else 64 bits of the order's hash: never the node's choice (PROTOCOL §7)."""
+    if isinstance(payload, ChatPayload) and payload.seed is not None:
+        return payload.seed
+    return int.from_bytes(keccak(b"wattline seed" + order_hash)[:8], "big")
 
 
 def text_chunk(text: str) -> bytes:

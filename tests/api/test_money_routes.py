@@ -133,7 +133,7 @@ async def test_account_shows_balance_and_sessions(tmp_path):
             tx.add(AccountRow(buyer=BUYER.address, balance_atoms=2_500_000))
         opened = g.put_session(KEY.address, 1, 700, owed_atoms=100, reserved_atoms=50)
         shown = (await g.http.get(f"/v1/accounts/{BUYER.address.lower()}")).json()
-        assert (shown["balance_atoms"], shown["balance"], shown["currency"]) == ("2500000", "2.5", "TUSD")
+        assert (shown["balance_atoms"], shown["balance"], shown["currency"]) == ("2500000", "2.50", "TUSD")
         (session,) = shown["sessions"]
         assert (session["session_id"], session["left_atoms"], session["status"]) == (opened, "550", "open")
         nobody = (await g.http.get(f"/v1/accounts/{STRANGER.address}")).json()

@@ -10,6 +10,7 @@ from openai import APIStatusError, AsyncOpenAI, AuthenticationError
 from marketplace.api import money
 from marketplace.protocol import wire
 from marketplace.protocol.errors import BadRequest
+from marketplace.protocol.money import format_atoms
 from tests.flow.gateway import gateway
 from tests.flow.node import Node, bearer, chat_body, funded
 
@@ -314,6 +315,8 @@ def test_money_that_is_none_is_refused(units):
         money.to_atoms(units, 6, "x")
 
 
-@pytest.mark.parametrize(("atoms", "text"), [(131, "0.000131"), (0, "0"), (2_500_000, "2.5"), (10**6, "1")])
+@pytest.mark.parametrize(
+    ("atoms", "text"), [(131, "0.000131"), (0, "0.00"), (2_500_000, "2.50"), (10**6, "1.00")]
+)
 def test_money_is_written_plainly(atoms, text):
-    assert money.to_units(atoms, 6) == text
+    assert format_atoms(atoms, 6) == text

@@ -9,10 +9,10 @@ import pytest
 
 from marketplace.client.journal import HeldVoucher, Journal, SeatState, Session, SessionUse
 from marketplace.client.keyfile import is_keystore, load_key, save_keystore, save_raw
-from marketplace.client.money import format_atoms, parse_atoms
 from marketplace.client.problems import hint_of, problem_of
 from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.hexes import ZERO_ADDRESS
+from marketplace.protocol.money import format_atoms, parse_atoms
 from marketplace.protocol.signing import Signer
 
 SIGNER = Signer(b"\x33" * 32)

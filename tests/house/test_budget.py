@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.house import gate
+from tests.house.tree import ROOT, python_files
 
 CI_MINUTES = 50
 
@@ -28,6 +29,11 @@ def test_each_combination_of_markers_is_run_by_exactly_one_suite() -> None:
             marks = {name: name in carried for name in gate.LADDER}
             chosen = [name for name, text in expressions.items() if eval(text, {}, marks)]  # noqa: S307 - our text
             assert len(chosen) == 1, carried
+
+
+def test_tests_of_the_whole_market_are_where_their_suite_looks() -> None:
+    marked = {p.relative_to(ROOT).parts[1] for p in python_files("tests") if "mark.e2e" in p.read_text()}
+    assert marked - {"house"} == {"local", "e2e"}
 
 
 def test_suite_over_its_time_is_ended_with_all_it_started(tmp_path: Path) -> None:

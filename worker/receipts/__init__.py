@@ -1,6 +1,6 @@
 """From finished work to a receipt that is signed once, and the hint that something is there to deliver."""
 
-from worker.receipts.build import Work, derive_seed, failed_work
+from worker.receipts.build import Work, failed_work
 from worker.receipts.desk import ReceiptDesk
 from worker.receipts.leases import Hold, LeaseKeeper, LeaseLapsed
 from worker.receipts.spool import ChunkSpool
@@ -12,6 +12,5 @@ __all__ = [
     "LeaseLapsed",
     "ReceiptDesk",
     "Work",
-    "derive_seed",
     "failed_work",
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from marketplace.protocol.annex import Annex, EnergyMethod, exec_hash
-from marketplace.protocol.hexes import keccak, to_hex
+from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.merkle import response_hash
 from marketplace.protocol.messages import Offer, Order, Receipt, ReceiptStatus
 from marketplace.protocol.pricing import amount_due
@@ -44,13 +44,6 @@ class Work:
 def failed_work(reason: str, *, started_at_ms: int, finished_at_ms: int) -> Work:
     """Work that came to nothing."""
     return Work(finish=reason, failed=True, started_at_ms=started_at_ms, finished_at_ms=finished_at_ms)
-
-
-def derive_seed(asked: int | None, order_hash: bytes) -> int:
-    """The request's seed, else 64 bits of the order's hash: never the node's choice."""
-    if asked is not None:
-        return asked
-    return int.from_bytes(keccak(b"wattline seed" + order_hash)[:8], "big")
 
 
 def without_lease(work: Work, lease_until_ms: int, now_ms: int) -> Work:

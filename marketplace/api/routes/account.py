@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from marketplace.api import messages, money, views
+from marketplace.api import messages, views
 from marketplace.api.openai import PLAIN
 from marketplace.flow import Market
 from marketplace.funding import step as funding
@@ -15,6 +15,7 @@ from marketplace.protocol import ids
 from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Open, Receipt, TopUp
+from marketplace.protocol.money import format_atoms
 from marketplace.store import outbox, receipts, sessions
 from marketplace.store.outbox import OutboxEntry
 from marketplace.store.tables import ReceiptRow, SessionTermsRow, Tx
@@ -165,7 +166,7 @@ def _account(tx: Tx, buyer: str, market: Market) -> dict[str, Any]:
     return {
         "buyer": buyer,
         "balance_atoms": str(atoms),
-        "balance": money.to_units(atoms, market.deployment.token_decimals),
+        "balance": format_atoms(atoms, market.deployment.token_decimals),
         "currency": market.deployment.token_symbol,
         "sessions": [views.session_view(item, now_at) for item in sessions.of_buyer(tx, buyer)],
     }

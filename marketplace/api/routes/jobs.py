@@ -18,6 +18,7 @@ from marketplace.flow import Market, Running
 from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Order, Voucher
+from marketplace.protocol.money import format_atoms
 from marketplace.protocol.payloads import Payload
 from marketplace.quoting import rules
 from marketplace.quoting.step import quote
@@ -186,7 +187,7 @@ def _quote(item: rules.Quote[Listing], need: rules.Need, decimals: int) -> dict[
         "offer_signature": to_hex(listing.signature),
         "offer_hash": listing.offer_hash,
         "ceiling_atoms": str(item.ceiling_atoms),
-        "ceiling": money.to_units(item.ceiling_atoms, decimals),
+        "ceiling": format_atoms(item.ceiling_atoms, decimals),
         "units_in_ceiling": need.units_in,
         "units_out_ceiling": need.units_out,
         "reason": item.reason,

@@ -16,6 +16,7 @@ from marketplace.flow import Market, Running
 from marketplace.protocol import ids
 from marketplace.protocol.errors import BadRequest, ErrorCode, WattError
 from marketplace.protocol.hexes import keccak
+from marketplace.protocol.money import format_atoms
 from marketplace.protocol.payloads import Payload, canonical_json
 from marketplace.quoting import rules
 from marketplace.store import offers
@@ -185,6 +186,6 @@ def _model(name: str, items: list[Listing], decimals: int) -> dict[str, Any]:
         "task": same[0].task,
         "context_tokens": min(item.context_tokens for item in same),
         "offers": len(live),
-        "prices": {name: money.to_units(atoms, decimals) for name, atoms in prices.items()},
+        "prices": {name: format_atoms(atoms, decimals) for name, atoms in prices.items()},
         "prices_atoms": {name: str(atoms) for name, atoms in prices.items()},
     }

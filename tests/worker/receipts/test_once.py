@@ -10,12 +10,13 @@ from marketplace.protocol.annex import Annex, exec_hash
 from marketplace.protocol.errors import BadRequest, ErrorCode, LostRace
 from marketplace.protocol.merkle import response_hash
 from marketplace.protocol.messages import Receipt, ReceiptStatus
+from marketplace.protocol.payloads import seed_of
 from marketplace.protocol.signing import signer_of
 from tests.worker.support import DOMAIN, NODE, Bench, TinyEngine, TinyPool, chat_payload
 from worker.execute import ExecuteLimits, Executor
 from worker.inference.errors import EngineFailed, OutOfContext
 from worker.ledger import NewChunk, OrderState
-from worker.receipts import ChunkSpool, LeaseKeeper, derive_seed
+from worker.receipts import ChunkSpool, LeaseKeeper
 
 LEASE_MS = 10_000
 
@@ -66,7 +67,7 @@ def test_finished_job_is_hashed_priced_and_signed(bench: Bench) -> None:
     bodies = [chunk.body for chunk in bench.ledger.chunks.of(order_hash)]
     held = bench.ledger.receipts.get(order_hash)
     assert held is not None
-    assert bodies == engine.bodies(derive_seed(None, order_hash))
+    assert bodies == engine.bodies(seed_of(chat_payload(), order_hash))
     assert receipt.response_hash == response_hash(b"\x0a" * 32, bodies)
     assert receipt.exec_hash == exec_hash(held.annex)
     assert (receipt.units_in, receipt.units_out) == (5, 4)
@@ -156,7 +157,7 @@ def test_crash_after_stored_chunks_resumes_behind_them(bench: Bench) -> None:
     executor(bench, engine, worker="host-infer-2-b").execute(order_hash)
     assert again == [2, 3, 4]
     whole = [chunk.body for chunk in bench.ledger.chunks.of(order_hash)]
-    assert whole == engine.bodies(derive_seed(None, order_hash))
+    assert whole == engine.bodies(seed_of(chat_payload(), order_hash))
     assert signed(bench, order_hash).units_out == 4
 
 
