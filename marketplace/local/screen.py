@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -47,7 +48,7 @@ class Screen(Protocol):
 
 def open_screen(style: Style, stream: TextIO | None = None) -> Screen:
     """Live on a terminal, lines elsewhere, or one JSON object a line."""
-    target = stream or sys.stdout
+    target: Any = _Lasting(stream or sys.stdout)
     if style is Style.JSON:
         return JsonScreen(target)
     if style is Style.AUTO and target.isatty():
@@ -178,6 +179,27 @@ class JsonScreen:
     def _write(self, event: str, **values: Any) -> None:
         self._stream.write(json.dumps({"event": event, **values}) + "\n")
         self._stream.flush()
+
+
+class _Lasting:
+    """A stream that is silent once its reader is gone: nobody listening is no reason to stop halfway."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Writes, or lets it be."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes, or lets it be."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class _Turning:

@@ -15,6 +15,8 @@ from tests.house.tree import ROOT
 
 ARTIFACTS = ROOT / "artifacts" / "contracts"
 LAYOUTS = ROOT / "tests" / "house" / "snapshots" / "storage.json"
+# One process builds; two at a time would compile everything twice.
+pytestmark = pytest.mark.xdist_group("build")
 KEPT = ("Escrow", "NodeRegistry")
 
 

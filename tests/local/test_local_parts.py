@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
 import socket
 import time
 from pathlib import Path
@@ -202,3 +204,14 @@ def test_json_is_one_object_a_line() -> None:
         ("note", None),
     ]
     assert events[2]["market"] == "/m.json"
+
+
+@pytest.mark.parametrize("style", [Style.JSON, Style.PLAIN])
+def test_screen_nobody_reads_any_more_stops_nothing(style: Style) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with contextlib.suppress(BrokenPipeError), os.fdopen(writing, "w") as gone:
+        screen = open_screen(style, gone)
+        screen.begin("stop")
+        screen.done("6 processes stopped")
+    screen.problem("after the stream was closed")

@@ -23,21 +23,30 @@ from marketplace.local.up import INTERRUPTED
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "build" / "models"
-START_SECONDS = 240
+# Includes making the environment of scripts/run, the first time.
+START_SECONDS = 400
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 class Demo:
-    """`scripts/run` without its set-up, as a child process that tells what it does in JSON."""
+    """The README's first command as a child process that tells what it does in JSON.
+
+    It gets nothing of ours: another working directory, and no variable that tells Python or Wattline anything.
+    """
 
     def __init__(self, data_dir: Path, *options: str) -> None:
         self.layout = Layout(data_dir)
         self._said = data_dir.with_suffix(".jsonl")
-        command = [sys.executable, "-m", "marketplace.local.demo", "--data-dir", str(data_dir), "--json"]
+        command = [str(ROOT / "scripts" / "run"), "--data-dir", str(data_dir), "--json"]
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("WATT", "VIRTUAL_ENV", "PYTHON"))}
         with self._said.open("wb") as said:
             self.process = subprocess.Popen(
-                [*command, "--models-dir", str(MODELS), *options], stdout=said, stderr=subprocess.STDOUT
+                [*command, "--models-dir", str(MODELS), *options],
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                env=kept,
+                cwd="/",
             )
 
     def said(self) -> list[dict[str, Any]]:
@@ -100,6 +109,8 @@ def test_demonstration_buys_checks_and_pays_to_the_atom(demo: Demo) -> None:
     receipts = [event["receipt"] for event in demo.said() if "receipt" in event]
     assert len(receipts) == 2
     assert all(Path(path).is_file() for path in receipts)
+    (money,) = [e["detail"] for e in demo.said() if e.get("name") == "money" and e["state"] == "ready"]
+    assert "equal to the atom" in money
 
 
 def test_every_task_has_two_nodes(demo: Demo) -> None:
@@ -155,13 +166,6 @@ def test_killed_supervisor_is_cleaned_up_after_by_the_next_start(tmp_path: Path)
     own = again.layout.run.read_text()
     assert again.stop() == INTERRUPTED
     assert marked(own) == []
-
-
-def test_first_command_of_the_readme_runs_from_the_repository_alone() -> None:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("WATT", "VIRTUAL_ENV", "PYTHON"))}
-    made = _done([str(ROOT / "scripts" / "run")], env=kept, cwd="/")
-    assert made.returncode == 0, made.stdout + made.stderr
-    assert "equal to the atom" in made.stdout
 
 
 def _done(command: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
