@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 class Demo:
     """The README's first command as a child process that tells what it does in JSON.
 
-    It gets nothing of ours: another working directory, and no variable that tells Python or Wattline anything.
+    It gets nothing of ours: another working directory, and no variable for Python or Wattline.
     """
 
     def __init__(self, data_dir: Path, *options: str) -> None:
