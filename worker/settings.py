@@ -40,7 +40,7 @@ class NodeSettings(BaseSettings):
     rpc_url: str = Field(default="http://127.0.0.1:8545", description="JSON-RPC endpoint of the chain.")
     deployment_path: Path = Field(default=Path("deployment.json"), description="Where the contracts are.")
     gateway_url: str = Field(
-        default="ws://127.0.0.1:8080/v1/link", description="Gateways to link to, comma-separated."
+        default="ws://127.0.0.1:8402/v1/link", description="Gateways to link to, comma-separated."
     )
     owner_key: SecretStr | None = Field(
         default=None, description="Provider's key, 0x-hex; only the daemon uses it, to register and stake."

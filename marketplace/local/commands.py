@@ -79,6 +79,8 @@ def chain(hardhat: Hardhat, port: int, layout: Layout) -> Command:
 def broker(server: Path, port: int, layout: Layout) -> Command:
     """Valkey, writing every second what it holds."""
     options = ["--bind", HOST, "--port", str(port), "--appendonly", "yes", "--appendfsync", "everysec"]
+    # A title of its own would overwrite the environment by which a killed run's processes are found.
+    options += ["--set-proc-title", "no"]
     argv = [str(server), *options, "--save", "", "--databases", "16"]
     return Command(name=BROKER, argv=argv, cwd=layout.home(BROKER), log=layout.log(BROKER), restart=True)
 

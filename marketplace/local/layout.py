@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-_OURS: Final = {"broker", "deployment.json", "gateway", "logs", "market.json", "receipts"}
+# What belongs to one chain: a buyer's journal names sessions that end with it.
+_OURS: Final = {
+    "broker",
+    "client.db",
+    "demo-journal.db",
+    "deployment.json",
+    "gateway",
+    "logs",
+    "market.json",
+    "receipts",
+}
 
 
 @dataclass(frozen=True, slots=True)

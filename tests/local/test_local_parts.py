@@ -93,8 +93,10 @@ def test_last_run_is_set_aside_and_the_one_before_is_dropped(tmp_path: Path) -> 
         layout.prepare()
         layout.deployment.write_text(run)
         layout.home("node-1").mkdir()
+        (tmp_path / "client.db").touch()
         assert layout.has_run_before()
         layout.set_aside()
+        assert not (tmp_path / "client.db").exists()
     assert not layout.has_run_before()
     assert (layout.previous / "deployment.json").read_text() == "second"
     assert (layout.previous / "node-1").is_dir()

@@ -156,7 +156,7 @@ def test_killed_supervisor_is_cleaned_up_after_by_the_next_start(tmp_path: Path)
     killed.wait(lambda: killed.states().get("broker") == "ready")
     run_id = killed.layout.run.read_text()
     killed.stop(signal.SIGKILL)
-    assert marked(run_id)
+    assert len(marked(f"{run_id}/chain")) == len(marked(f"{run_id}/broker")) == 1
     again = Demo(tmp_path / "data")
     again.wait(lambda: again.states().get("chain") == "ready")
     texts = [event["text"] for event in again.said() if event["event"] == "note"]

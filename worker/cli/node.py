@@ -49,7 +49,7 @@ def start(
     Keys are made in the data folder the first time. The provider's own key comes from WATT_NODE_OWNER_KEY,
     models and prices from WATT_NODE_MODELS, such as [{"model":"all-minilm-l6-v2","price_per_job_atoms":100}].
 
-    Example: watt node start --deployment deployment.json --gateway ws://127.0.0.1:8080/v1/link
+    Example: watt node start --deployment deployment.json --gateway ws://127.0.0.1:8402/v1/link
     """
     from worker.main import run_daemon
 

@@ -49,6 +49,8 @@ def say(pool: EnginePool, text: str, *, resume=(), seed: int = 1, **fields) -> A
 
 
 def test_fresh_conversion_gets_the_pinned_id(home: Path, tmp_path: Path) -> None:
+    # Only the conversion is fresh; what was downloaded before is read again.
+    (home / "downloads").mkdir(parents=True, exist_ok=True)
     (tmp_path / "downloads").symlink_to(home / "downloads")
     for name, entry in CATALOGUE.items():
         made = ensure(name, tmp_path, print)
