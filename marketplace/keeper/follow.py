@@ -13,6 +13,7 @@ from marketplace.chain.codec import ChainEvent
 from marketplace.keeper.loops import Probe, no_probe
 from marketplace.protocol.errors import Broken, ChainTrouble, ErrorCode
 from marketplace.protocol.hexes import from_hex, to_hex
+from marketplace.protocol.messages import SettleStatus
 from marketplace.registry import rules, step
 from marketplace.registry.step import Taken
 from marketplace.store import events as chain_log
@@ -26,17 +27,6 @@ from marketplace.telemetry.names import Log
 # Blocks read again with each new range: an RPC that lags may answer with no logs where there are some.
 _OVERLAP: Final = 2
 _RANGE: Final = 2_000
-# `SettleStatus` of contracts/types/Sessions.sol
-_SETTLE_STATUS: Final = (
-    "settled",
-    "unknown_session",
-    "not_settler",
-    "stale",
-    "above_deposit",
-    "expired",
-    "closed",
-)
-
 log = get_logger(__name__)
 
 
@@ -223,7 +213,7 @@ class Follower:
             if event.name == "VoucherSettled":
                 self._count("settlements_total")
             elif event.name == "VoucherSkipped":
-                status = _SETTLE_STATUS[event.args["status"]]
+                status = SettleStatus(event.args["status"]).name.lower()
                 log.warning(Log.VOUCHER_SKIPPED, session_id=event.subject, status=status)
                 self._count("vouchers_skipped_total", status=status)
 

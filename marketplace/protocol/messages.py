@@ -17,6 +17,18 @@ class ReceiptStatus(IntEnum):
     CUT_SHORT = 2
 
 
+class SettleStatus(IntEnum):
+    """What the escrow makes of one item of `settle` (`Sessions.sol`)."""
+
+    SETTLED = 0
+    UNKNOWN_SESSION = 1
+    NOT_SETTLER = 2
+    STALE = 3
+    ABOVE_DEPOSIT = 4
+    EXPIRED = 5
+    CLOSED = 6
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer(Message):
     """A node's price for one model, valid until `valid_until` (Unix seconds, exclusive)."""

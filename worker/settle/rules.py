@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Final
 
 from marketplace.protocol.due import SettlePolicy, Unsettled, due
 from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.merkle import Frontier
-from marketplace.protocol.messages import Voucher
+from marketplace.protocol.messages import SettleStatus, Voucher
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,19 +50,6 @@ class Candidate:
     closed: bool
 
 
-class SettleStatus(IntEnum):
-    """What the escrow makes of one item (`Sessions.sol`)."""
-
-    SETTLED = 0
-    UNKNOWN_SESSION = 1
-    NOT_SETTLER = 2
-    STALE = 3
-    ABOVE_DEPOSIT = 4
-    EXPIRED = 5
-    CLOSED = 6
-
-
-# Stale: the chain knows this voucher or a newer one. Expired, closed: the rest went back to the buyer.
 HOPELESS: Final = frozenset({SettleStatus.STALE, SettleStatus.EXPIRED, SettleStatus.CLOSED})
 
 

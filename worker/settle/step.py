@@ -11,13 +11,13 @@ from marketplace.chain.calls import Call
 from marketplace.chain.deployment import Deployment
 from marketplace.protocol.errors import Broken, ChainTrouble, ErrorCode
 from marketplace.protocol.hexes import from_hex, keccak, to_hex
-from marketplace.protocol.messages import Voucher
+from marketplace.protocol.messages import SettleStatus, Voucher
 from marketplace.protocol.transactions import TxRecord, TxState
 from marketplace.telemetry.logs import get_logger
 from marketplace.telemetry.names import Log
 from worker.ledger import HeldSession, HeldVoucher, Ledger
 from worker.settle.limits import SettleLimits
-from worker.settle.rules import HOPELESS, Candidate, SettleStatus, plan
+from worker.settle.rules import HOPELESS, Candidate, plan
 from worker.settle.sessions import SessionBook
 
 if TYPE_CHECKING:
