@@ -3,14 +3,17 @@ pragma solidity 0.8.30;
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 
-/// @notice A provider's stake.
+/// @notice A provider's stake, in one storage slot.
 /// @param staked Atoms at work, without those in delay.
 /// @param unstaking Atoms on their way out; still in the registry and still slashable.
+/// @param locked Atoms that stand behind claims; exactly what is claimed and not decided. Only a slash can leave more
+/// locked than `staked`.
 /// @param unstakeAt Unix seconds from which `unstaking` can be withdrawn. 0: no request is pending.
 /// @param registered Whether the address is a provider.
 struct Provider {
-    uint128 staked;
-    uint128 unstaking;
+    uint64 staked;
+    uint64 unstaking;
+    uint64 locked;
     uint48 unstakeAt;
     bool registered;
 }
@@ -60,6 +63,27 @@ interface INodeRegistry {
     /// @param amount Atoms.
     event StakeWithdrawn(address indexed owner, uint128 amount);
 
+    /// @notice Stake stands behind a claim.
+    /// @param owner The provider.
+    /// @param amount Atoms locked by this.
+    event StakeLocked(address indexed owner, uint128 amount);
+
+    /// @notice A claim was decided about, in part or in whole.
+    /// @param owner The provider.
+    /// @param amount Atoms no longer locked.
+    event StakeUnlocked(address indexed owner, uint128 amount);
+
+    /// @notice A provider lost stake.
+    /// @param owner The provider.
+    /// @param amount Atoms lost, at work and in delay.
+    /// @param staked Atoms at work that are left.
+    event Slashed(address indexed owner, uint128 amount, uint128 staked);
+
+    /// @notice Slashed stake was paid out; the rest of it stays in the registry for good.
+    /// @param to Receiver.
+    /// @param amount Atoms.
+    event SlashedReleased(address indexed to, uint128 amount);
+
     /// @notice A provider added a node, in key epoch 1.
     /// @param nodeId Its id.
     /// @param owner The provider.
@@ -94,7 +118,17 @@ interface INodeRegistry {
     error NodeRegistry_ZeroAmount();
     /// @notice The token moved `got` atoms instead of `limit`: it is not a plain ERC-20.
     error NodeRegistry_WrongDelta(uint256 got, uint256 limit);
-    /// @notice More than is staked outside the delay.
+    /// @notice A provider's slot holds 64-bit amounts; nothing is ever truncated.
+    error NodeRegistry_AmountTooLarge(uint128 got, uint128 limit);
+    /// @notice An owner has at most `limit` nodes; more take another owner.
+    error NodeRegistry_TooManyNodes(uint256 got, uint256 limit);
+    /// @notice A claim needs stake that stands behind no other.
+    error NodeRegistry_AboveFreeStake(uint128 got, uint128 limit);
+    /// @notice Only the escrow may call.
+    error NodeRegistry_NotEscrow(address got, address limit);
+    /// @notice Only the court may call.
+    error NodeRegistry_NotCourt(address got, address limit);
+    /// @notice More than is staked outside the delay and stands behind no claim.
     error NodeRegistry_AboveStake(uint128 got, uint128 limit);
     /// @notice No stake is in delay.
     error NodeRegistry_NothingUnstaking(address got);
@@ -119,15 +153,38 @@ interface INodeRegistry {
 
     /// @notice Puts stake of the caller into the delay. One request is pending at a time: a further one adds its
     /// amount and starts the delay of the whole anew.
-    /// @param amount Atoms, more than 0, at most `staked`.
+    /// @param amount Atoms, more than 0, at most `staked` less `locked`.
     function requestUnstake(uint128 amount) external;
 
     /// @notice Sends the caller all its stake in delay, from `unstakeAt` on.
     function withdrawStake() external;
 
+    // -------------------------------------------------------------------------------------- claims, penalties
+
+    /// @notice Locks free stake behind a claim. Escrow only.
+    /// @param owner The provider.
+    /// @param amount Atoms, at most `staked` less `locked`.
+    function lock(address owner, uint64 amount) external;
+
+    /// @notice Frees stake when a claim is decided. Escrow only.
+    /// @param owner The provider.
+    /// @param amount Atoms.
+    function unlock(address owner, uint64 amount) external;
+
+    /// @notice Takes stake, locked or not, and then what is in delay. Court only.
+    /// @param owner The provider.
+    /// @param amount Atoms; more than there is takes all.
+    /// @return taken Atoms taken, which stay here until `release`.
+    function slash(address owner, uint256 amount) external returns (uint128 taken);
+
+    /// @notice Pays slashed stake out. Court only. What is never released is burned: nothing else can move it.
+    /// @param to Receiver.
+    /// @param amount Atoms, at most `slashed`.
+    function release(address to, uint128 amount) external;
+
     // ------------------------------------------------------------------------------------------------- nodes
 
-    /// @notice Adds a node of the caller. Providers only. Tells the escrow its settler.
+    /// @notice Adds a node of the caller. Providers only, at most 100 nodes each. Tells the escrow its settler.
     /// @param signer Key that signs receipts, not 0.
     /// @param encryptionKey X25519 key to which requests are sealed.
     /// @param settler Only address that may turn vouchers into earnings, not 0.
@@ -193,6 +250,18 @@ interface INodeRegistry {
     /// @notice Time from an unstake request to its withdrawal.
     /// @return Seconds.
     function UNSTAKE_DELAY_SECONDS() external view returns (uint48);
+
+    /// @notice Stake taken and not released.
+    /// @return Atoms.
+    function slashed() external view returns (uint128);
+
+    /// @notice Time in which work is disputed after its session's grace, cases included.
+    /// @return Seconds.
+    function DISPUTE_SECONDS() external view returns (uint48);
+
+    /// @notice Decides about penalties; the escrow's court.
+    /// @return Address of the court.
+    function COURT() external view returns (address);
 
     /// @notice Token in which stake is held.
     /// @return The escrow's token.

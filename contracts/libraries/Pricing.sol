@@ -11,7 +11,7 @@ library Pricing {
 
     /// @notice Most atoms that a receipt for `order` under `offer` may charge.
     /// @dev Both divisions round down: the per-unit price in the buyer's favour, the discount in the node's.
-    /// Cannot overflow: the largest product has 174 bits.
+    /// Cannot overflow: the largest number has 193 bits.
     /// @param offer Price list that the order names.
     /// @param order Order that the job answers.
     /// @param unitsIn Input units.

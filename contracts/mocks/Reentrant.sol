@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.30;
 
+import {Address} from "@openzeppelin/contracts/utils/Address.sol";
 import {HookToken} from "./HookToken.sol";
 import {ITokenHook} from "./ITokenHook.sol";
 
@@ -30,14 +31,7 @@ contract Reentrant is ITokenHook {
     /// @param target Contract to call.
     /// @param data Call data.
     function act(address target, bytes calldata data) external {
-        // solhint-disable-next-line avoid-low-level-calls
-        (bool ok, bytes memory result) = target.call(data);
-        if (!ok) {
-            // Assembly because Solidity cannot revert with bytes that it did not encode.
-            assembly ("memory-safe") {
-                revert(add(result, 0x20), mload(result))
-            }
-        }
+        Address.functionCall(target, data);
     }
 
     /// @inheritdoc ITokenHook

@@ -28,7 +28,30 @@ struct Offer {
     bytes32 salt;
 }
 
-/// @notice Sets money of a buyer's account aside for one node. Signed by the buyer.
+/// @notice Lets a key open and top up sessions from the buyer's account. Signed by the buyer.
+/// Amounts of a key are below 2^64; 0 allows nothing.
+/// @param buyer Account that pays.
+/// @param key Plain ECDSA key that signs sessions, orders and vouchers. Never 0.
+/// @param perSession Most atoms that one session may hold.
+/// @param perDay Most atoms that move into sessions on one day (Unix time divided by 86,400, rounded down).
+/// @param total Most atoms that move into sessions under this grant. What returns restores nothing.
+/// @param expiresAt First second at which the key can no longer move money.
+/// @param nodesRoot Merkle root over the ids of nodes that may be paid. 0: any node.
+/// @param nonce Above every nonce that the contract has seen for this buyer and key.
+/// @param validUntil First second at which the grant can no longer be handed in.
+struct KeyGrant {
+    address buyer;
+    address key;
+    uint128 perSession;
+    uint128 perDay;
+    uint128 total;
+    uint48 expiresAt;
+    bytes32 nodesRoot;
+    uint32 nonce;
+    uint48 validUntil;
+}
+
+/// @notice Sets money of a buyer's account aside for one node. Signed by the buyer or, inside its caps, by the key.
 /// @param buyer Account that pays.
 /// @param key Signs the session's orders and vouchers. Never 0.
 /// @param nodeId The only node that can earn from the session.
@@ -46,7 +69,7 @@ struct Open {
     bytes32 salt;
 }
 
-/// @notice Raises what a session holds. Signed by the buyer.
+/// @notice Raises what a session holds. Signed by the buyer or, inside its caps, by the session's key.
 /// @param sessionId Digest of the session's `Open`.
 /// @param deposited Atoms set aside in total since the session opened, not the increase.
 struct TopUp {
@@ -110,6 +133,21 @@ struct Voucher {
     bytes32 receiptsRoot;
 }
 
+/// @notice Accepts and pays jobs of many sessions of one key at once. Signed by the key.
+/// @param vouchersHash keccak-256 of the packed vouchers, 36 bytes each: first 24 of the session id, throughSeq (4),
+/// amount (8).
+/// @param receiptsRoot Merkle root over the sessions' receipt roots, in the order of the vouchers.
+struct VoucherBatch {
+    bytes32 vouchersHash;
+    bytes32 receiptsRoot;
+}
+
+/// @notice Lets anybody send a settlement in a settler's place. Signed by the settler.
+/// @param itemsHash keccak-256 of the ABI-encoded list of items.
+struct Settlement {
+    bytes32 itemsHash;
+}
+
 /// @notice A node's consent to end a session early. Signed by the node's key of the session's epoch.
 /// @param sessionId Session to end.
 /// @param minPaid Atoms that must have been settled first. 0: ends whatever was paid.
@@ -126,6 +164,10 @@ library Messages {
         "Offer(uint32 nodeId,bytes32 modelId,uint128 pricePerJob,uint128 priceInPerMillion,uint128 priceOutPerMillion,"
         "uint32 maxLatencyMs,uint16 lateDiscountBps,uint64 maxMillijoulesPerMillionOut,uint48 validUntil,bytes32 salt)"
     );
+    bytes32 internal constant KEY_GRANT_TYPEHASH = keccak256(
+        "KeyGrant(address buyer,address key,uint128 perSession,uint128 perDay,uint128 total,uint48 expiresAt,"
+        "bytes32 nodesRoot,uint32 nonce,uint48 validUntil)"
+    );
     bytes32 internal constant OPEN_TYPEHASH = keccak256(
         "Open(address buyer,address key,uint32 nodeId,uint128 amount,uint48 openBefore,uint48 expiresAt,bytes32 salt)"
     );
@@ -140,10 +182,17 @@ library Messages {
     );
     bytes32 internal constant VOUCHER_TYPEHASH =
         keccak256("Voucher(bytes32 sessionId,uint32 throughSeq,uint128 amount,bytes32 receiptsRoot)");
+    bytes32 internal constant VOUCHER_BATCH_TYPEHASH =
+        keccak256("VoucherBatch(bytes32 vouchersHash,bytes32 receiptsRoot)");
+    bytes32 internal constant SETTLEMENT_TYPEHASH = keccak256("Settlement(bytes32 itemsHash)");
     bytes32 internal constant CLOSE_TYPEHASH = keccak256("Close(bytes32 sessionId,uint128 minPaid)");
 
     function hash(Offer memory offer) internal pure returns (bytes32) {
         return keccak256(abi.encode(OFFER_TYPEHASH, offer));
+    }
+
+    function hash(KeyGrant memory grant) internal pure returns (bytes32) {
+        return keccak256(abi.encode(KEY_GRANT_TYPEHASH, grant));
     }
 
     function hash(Open memory terms) internal pure returns (bytes32) {
@@ -164,6 +213,14 @@ library Messages {
 
     function hash(Voucher memory voucher) internal pure returns (bytes32) {
         return keccak256(abi.encode(VOUCHER_TYPEHASH, voucher));
+    }
+
+    function hash(VoucherBatch memory batch) internal pure returns (bytes32) {
+        return keccak256(abi.encode(VOUCHER_BATCH_TYPEHASH, batch));
+    }
+
+    function hash(Settlement memory settlement) internal pure returns (bytes32) {
+        return keccak256(abi.encode(SETTLEMENT_TYPEHASH, settlement));
     }
 
     function hash(Close memory consent) internal pure returns (bytes32) {

@@ -18,25 +18,27 @@ enum SettleStatus {
     /// Grace is over; the rest belongs to the buyer.
     Expired,
     /// The session was closed before.
-    Closed
+    Closed,
+    /// A claim is open, and the voucher does not reach as far as it does.
+    ClaimPending
 }
 
 /// @notice A session's money, in one storage slot.
 /// @param deposited Atoms set aside since it opened; never falls.
-/// @param paid Atoms the node has earned from it; never falls, never above `deposited`.
+/// @param paid Atoms the node has earned from it; never falls. With what is claimed never above `deposited`.
 /// @param throughSeq Every order up to here has ended; never falls. 0: nothing settled yet.
 /// @param nodeId The only node that can earn from it.
-/// @param expiresAt Unix seconds; first second at which it takes no more orders.
+/// @param flags Bit 0: exists. Bit 1: closed. Bit 2: some of it is claimed and not decided. Other bits are 0.
 /// @param keyEpoch The node's key epoch when it opened; receipts and consents count under this one only.
-/// @param flags Bit 0: exists. Bit 1: closed. Other bits are 0.
+/// @param expiresAt Unix seconds; first second at which it takes no more orders.
 struct Session {
     uint64 deposited;
     uint64 paid;
     uint32 throughSeq;
     uint32 nodeId;
-    uint40 expiresAt;
-    uint16 keyEpoch;
     uint8 flags;
+    uint16 keyEpoch;
+    uint40 expiresAt;
 }
 
 /// @notice A voucher and its EIP-2098 signature, as handed to `settle`.

@@ -32,10 +32,10 @@ contract OpenTest is Fixture {
     }
 
     /// hardhat-config: default.fuzz.runs = 1000
-    function testFuzz_OpenRefusesEverySignerButTheBuyer(uint256 secret) public {
+    function testFuzz_OpenRefusesEverySignerButBuyerAndKey(uint256 secret) public {
         secret = bound(secret, 1, 2 ** 250);
         Actor memory other = Actor(vm.addr(secret), secret);
-        vm.assume(other.addr != buyer.addr);
+        vm.assume(other.addr != buyer.addr && other.addr != key.addr);
         _deposit(10);
         Open memory terms = _terms(10);
         bytes[] memory signatures = _one(_signOpen(other, terms));
@@ -62,7 +62,7 @@ contract OpenTest is Fixture {
         _deposit(10);
         Open memory terms = _terms(10);
         vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_WrongSigner.selector, address(0), buyer.addr));
-        vm.prank(key.addr);
+        vm.prank(stranger);
         escrow.open(_one(terms), _one(""));
     }
 
@@ -70,13 +70,21 @@ contract OpenTest is Fixture {
         _deposit(10);
         Open memory terms = _terms(10);
         bytes memory good = _signOpen(buyer, terms);
-        bytes[4] memory bad = [_signHigh(buyer, Messages.hash(terms)), abi.encodePacked(good, uint8(0)), good, good];
-        bad[2][64] = bytes1(uint8(good[64]) - 27);
-        bad[3] = new bytes(65);
+        bytes[4] memory bad = [_signHigh(buyer, Messages.hash(terms)), good, new bytes(65), new bytes(63)];
+        bad[1][64] = bytes1(uint8(good[64]) - 27);
         for (uint256 i = 0; i < bad.length; ++i) {
             vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_WrongSigner.selector, address(0), buyer.addr));
             escrow.open(_one(terms), _one(bad[i]));
         }
+    }
+
+    /// @dev What may follow a signature is a key's proof; a buyer has none.
+    function test_OpenRefusesABuyersSignatureWithAnythingBehindIt() public {
+        _deposit(10);
+        Open memory terms = _terms(10);
+        bytes memory longer = bytes.concat(_signOpen(buyer, terms), bytes32(0));
+        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_WrongSigner.selector, buyer.addr, buyer.addr));
+        escrow.openOneSession(terms, longer);
     }
 
     function test_OpenRefusesASignatureForAnotherChainOrEscrow() public {
@@ -96,8 +104,7 @@ contract OpenTest is Fixture {
 
         vm.warp(terms.expiresAt + GRACE);
         escrow.expire(_one(terms));
-        bytes32[] memory ids = escrow.open(_one(terms), _one("nobody's signature"));
-        assertEq(ids[0], sessionId);
+        escrow.open(_one(terms), _one("nobody's signature"));
         assertEq(escrow.accountOf(buyer.addr), 20);
         assertEq(_held(sessionId).flags, 3);
     }
@@ -130,8 +137,8 @@ contract OpenTest is Fixture {
 
         opens[1].amount = 5;
         signatures[1] = _signOpen(second, opens[1]);
-        bytes32[] memory ids = escrow.open(opens, signatures);
-        assertEq(ids.length, 2);
+        escrow.open(opens, signatures);
+        assertEq(escrow.accountOf(buyer.addr), 0);
         assertEq(escrow.accountOf(second.addr), 0);
     }
 

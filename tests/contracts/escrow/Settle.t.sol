@@ -23,7 +23,7 @@ contract SettleTest is Fixture {
         _settleOne(_id, seq, first);
         assertEq(_earnings(nodeId), first);
         vm.expectEmit(address(escrow));
-        emit IEscrow.VoucherSettled(_id, nodeId, end, second, ROOT);
+        emit IEscrow.VoucherSettled(_id, end, second, ROOT);
         _settleOne(_id, end, second);
 
         Session memory held = _held(_id);
@@ -122,7 +122,7 @@ contract SettleTest is Fixture {
     function test_SettleTakesAHigherSeqAtTheSameAmount() public {
         _settleOne(_id, 3, 300);
         vm.expectEmit(address(escrow));
-        emit IEscrow.VoucherSettled(_id, nodeId, 9, 300, ROOT);
+        emit IEscrow.VoucherSettled(_id, 9, 300, ROOT);
         _settleOne(_id, 9, 300);
         assertEq(_held(_id).throughSeq, 9);
         assertEq(_earnings(nodeId), 300);
@@ -232,7 +232,21 @@ contract SettleTest is Fixture {
     }
 
     function test_SettleNothingIsANoOp() public {
+        vm.recordLogs();
         escrow.settle(new SettleItem[](0));
+        assertEq(vm.getRecordedLogs().length, 0);
+    }
+
+    /// @dev As a batch does; the event repeats the id as the key signed it.
+    function test_SettleFindsASessionByTheFirst24BytesOfItsId() public {
+        bytes32 other = bytes32(uint256(_id) ^ 1);
+        vm.expectEmit(address(escrow));
+        emit IEscrow.VoucherSettled(other, 1, 10, ROOT);
+        _settleOne(other, 1, 10);
+        assertEq(_held(_id).paid, 10);
+        other = bytes32(uint256(_id) ^ (1 << 64));
+        _expectSkip(other, SettleStatus.UnknownSession);
+        _settleOne(other, 2, 20);
     }
 
     function _secondNode() private returns (uint32) {

@@ -1,161 +1,155 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.30;
 
+import {ICourt} from "../../../contracts/interfaces/ICourt.sol";
 import {IEscrow} from "../../../contracts/interfaces/IEscrow.sol";
-import {Open} from "../../../contracts/types/Messages.sol";
 import {SettleItem} from "../../../contracts/types/Sessions.sol";
-import {Honest} from "./Honest.sol";
+import {Forgeries} from "./Forgeries.sol";
 
 /// @title What everybody else tries
-/// @notice A success here is a message that was refused, or that changed nothing.
-abstract contract Attacks is Honest {
+/// @notice A success here is a message that was refused, which leaves no trace, or that changed nothing: then
+/// everything is compared.
+abstract contract Attacks is Forgeries {
     /// @dev 3: replaying any message is a no-op, whoever sends it and whenever.
-    function replay(uint256 seed) external tried("replay") {
-        _openSession(seed);
-        bytes memory data = _past(seed);
-        bytes32 before = _fingerprint();
-        vm.prank(seed % 2 == 0 ? stranger : settlers[seed % settlers.length]);
-        (bool ok,) = address(escrow).call(data);
-        assertTrue(ok, "3: a replay is a no-op, not an error");
-        assertEq(_fingerprint(), before, "3: a replay changes nothing");
-        _done("replay");
+    function replay(uint256 seed) external tried(26) {
+        if (sent.length == 0) _openNew(seed);
+        if (sent.length == 0) return;
+        Message storage message = sent[_roll(seed, 1) % sent.length];
+        uint256 who = message.isSilent ? _roll(seed, 2) % PEOPLE : message.who;
+        bool ok = _try(who, message.to, message.data);
+        if (message.isSilent && !ok) revert Broken("3: a replay is no error", who, sent.length);
+        isThorough = ok;
+        _done();
     }
 
-    /// @dev 4: nobody else moves money, whatever they sign.
-    function attack(uint256 seed, uint128 amount) external tried("attack") {
-        Ghost storage ghost = ghosts[_openSession(seed)];
-        amount = uint128(bound(amount, 1, MOST));
-        bytes memory data = _forged(ghost, seed >> 16, amount);
-        bytes32 before = _fingerprint();
-        address[3] memory callers = [stranger, keys[ghost.signer].addr, _settlerOf(ghost.terms.nodeId)];
-        vm.prank(callers[seed % 3]);
-        (bool ok,) = address(escrow).call(data);
-        if (ok) assertEq(bytes4(data), IEscrow.settle.selector, "4: only settle skips instead of reverting");
-        assertEq(_fingerprint(), before, "4: an attack changes nothing");
-        _done("attack");
+    /// @dev 4: nobody else moves money, whatever they sign and whomever they call.
+    function attack(uint256 seed) external tried(27) {
+        (address to, bytes memory data, uint256 who, bool isSkip) = _forged(_openSession(seed), seed);
+        bool ok = _try(who, to, data);
+        if (ok != isSkip) revert Broken("4: a forgery goes through", _roll(seed, 1) % KINDS, who);
+        isThorough = ok;
+        _done();
     }
 
     /// @dev The right voucher from the wrong settler: only the node's side can end its right to be paid.
-    function foreignSettle(uint256 seed, uint32 jobs, uint128 amount) external tried("foreignSettle") {
-        Ghost storage ghost = ghosts[_openSession(seed)];
+    function foreignSettle(uint256 seed) external tried(28) {
+        uint256 index = _openSession(seed);
+        Ghost storage ghost = ghosts[index];
         SettleItem[] memory items = new SettleItem[](1);
-        items[0] = _voucher(ghost, jobs, amount);
-        itemsSent.pop();
-        bytes32 before = _fingerprint();
-        address caller = settlers[(seed >> 8) % settlers.length];
-        vm.prank(caller == _settlerOf(ghost.terms.nodeId) ? ghost.terms.buyer : caller);
-        escrow.settle(items);
-        assertEq(_fingerprint(), before, "4: only the settler settles");
-        _done("foreignSettle");
+        items[0] = _voucher(ghost, seed);
+        uint256 who = _roll(seed, 1) % PEOPLE;
+        if (who == settlerOf[ghost.node]) who = ghost.buyer;
+        _do(who, address(escrow), abi.encodeCall(IEscrow.settle, (items)), true);
+        _touch(index);
+        _touchPerson(_ownerOf(ghost.node));
+        _done();
     }
 
     /// @dev A buyer that calls back in the middle of its own transfers.
-    function reenter(uint256 seed, uint128 amount) external tried("reenter") {
-        uint128 account = _filled(EOA_BUYERS, 2);
-        amount = uint128(bound(amount, 1, account));
-        Open memory inner = _draw(EOA_BUYERS, seed, 1, 1 hours);
-        bytes memory withdrawal = abi.encodeCall(IEscrow.withdraw, (amount, address(thief)));
-        uint256 kind = seed % 4;
-        bytes memory outer = kind < 2 ? withdrawal : abi.encodeCall(IEscrow.deposit, (amount));
-        if (kind == 0) thief.arm(address(escrow), withdrawal);
-        if (kind == 1) thief.arm(address(escrow), abi.encodeCall(IEscrow.open, (_one(inner), _one(""))));
-        if (kind == 2) thief.arm(address(escrow), withdrawal);
-        if (kind == 3) thief.arm(address(escrow), outer);
-        (bool ok,) = address(thief).call(abi.encodeCall(thief.act, (address(escrow), outer)));
-        assertEq(ok, kind < 2, "a deposit never works with a transfer inside");
-        if (kind == 1 && thief.reentered()) _pushGhost(inner, seed % KEYS);
+    function reenter(uint256 seed) external tried(29) {
+        uint256 kind = _roll(seed, 0) % 7;
+        if (kind == 6) return _reenterCourt(seed);
+        (bool isDeposit, uint256 inner) = (kind > 2, kind % 3);
+        uint256 amount = _between(_roll(seed, 1), 1, _filled(THIEF, 2));
+        Ghost memory drawn = _drawn(THIEF, FIRST_KEY, 2, 1, _roll(seed, 2));
+        bytes memory opening = abi.encodeCall(IEscrow.openOneSession, (_termsInMemory(drawn), ""));
+        bytes memory withdrawal = abi.encodeCall(IEscrow.withdraw, (uint128(amount), people[THIEF].addr));
+        bytes memory payment = abi.encodeCall(IEscrow.deposit, (uint128(amount)));
+        bytes[3] memory armed = [withdrawal, payment, opening];
+        bool isRefused = isDeposit && inner != 2; // with another transfer inside it is no plain one
+        thief.arm(address(escrow), armed[inner]);
+        _do(THIEF, address(escrow), isDeposit ? payment : withdrawal, !isRefused);
+        if (!isRefused) _mReentered(inner, amount, isDeposit, drawn);
         thief.arm(address(0), "");
-        _done("reenter");
+        _touchPerson(THIEF);
+        _done();
     }
 
     /// @dev 8: the same settlement for few and for many jobs costs the same.
-    function settleGas(uint256 seed, uint32 jobs) external tried("settleGas") {
-        Ghost storage ghost = ghosts[_openSession(seed)];
-        if (ghost.paid == ghost.deposited) return;
-        uint128 amount = ghost.deposited;
-        uint256 few = _gasOf(ghost, _item(keys[ghost.signer], ghost.id, ghost.throughSeq + 1, amount));
-        uint32 seq = ghost.throughSeq + 2 + uint32(bound(jobs, 0, 1e9));
-        uint256 many = _gasOf(ghost, _item(keys[ghost.signer], ghost.id, seq, amount));
-        assertEq(few, many, "8: gas does not depend on the number of jobs");
-        _done("settleGas");
+    function settleGas(uint256 seed) external tried(30) {
+        uint256 index = _openSession(seed);
+        Ghost storage ghost = ghosts[index];
+        if (ghost.paid == ghost.deposited || ghost.pending + ghost.held > 0) ghost = ghosts[_openFresh(seed)];
+        uint256 few = _gasOf(ghost, ghost.throughSeq + 1);
+        uint256 many = _gasOf(ghost, ghost.throughSeq + 2 + uint32(_roll(seed, 1) % 1e9));
+        _same(few, many, "8: gas of settling");
+        _done();
     }
 
-    function actionCount() external view returns (uint256) {
-        return actions.length;
+    /// @dev Tokens that nobody asked for.
+    function donate(uint256 seed) external tried(31) {
+        uint256 to = _roll(seed, 0) % 3;
+        uint256 amount = 1 + _roll(seed, 1) % 1000;
+        address[3] memory holders = [address(escrow), address(registry), address(court)];
+        _mint(holders[to], amount);
+        donated[to] += amount;
+        _done();
     }
 
-    function _gasOf(Ghost storage ghost, SettleItem memory item) private returns (uint256 gas) {
+    /* FEE AND TIME */
+
+    function announceFee(uint256 seed) external tried(32) {
+        uint16 bps = uint16(_between(_roll(seed, 0), 0, 500));
+        uint256 now_ = time < feeAt ? feeNow : feeNext;
+        vm.prank(treasury);
+        escrow.announceFee(bps);
+        (feeNow, feeNext, feeAt) = (now_, bps, bps > now_ ? time + 7 days : time);
+        _done();
+    }
+
+    function withdrawFees(uint256) external tried(33) {
+        escrow.withdrawFees();
+        treasuryGot += sumFees;
+        sumFees = 0;
+        _done();
+    }
+
+    /// @dev A moment, mostly; sometimes so many blocks that a seed is lost.
+    function travel(uint256 seed) external tried(34) {
+        _travelTo(time + _between(_roll(seed, 0), 1, 2 hours));
+        if (_rarely(seed)) height += 300;
+        _done();
+    }
+
+    /* HELPERS */
+
+    function _mReentered(uint256 inner, uint256 amount, bool isDeposit, Ghost memory drawn) private {
+        if (isDeposit) _mDeposit(THIEF, amount);
+        else _mWithdraw(THIEF, amount);
+        bool[3] memory works = [accounts[THIEF] >= amount, wallets[THIEF] >= amount, accounts[THIEF] > 0 && _serves(2)];
+        if (thief.reentered() != works[inner]) revert Broken("4: call inside a transfer", inner, amount);
+        if (!works[inner]) return;
+        if (inner == 0) _mWithdraw(THIEF, amount);
+        else if (inner == 1) _mDeposit(THIEF, amount);
+        else _push(drawn);
+    }
+
+    /// @dev Takes its deposit out of the court twice.
+    function _reenterCourt(uint256 seed) private {
+        uint256 owned = jurors[THIEF].balance;
+        if (owned > 0) {
+            bytes memory data = abi.encodeCall(ICourt.withdraw, (uint64(owned)));
+            thief.arm(address(court), data);
+            _do(THIEF, address(court), data, true);
+            _mTakeBack(THIEF, owned);
+            if (thief.reentered()) revert Broken("4: twice out of the court", owned, 0);
+        } else {
+            _do(THIEF, address(court), abi.encodeCall(ICourt.withdraw, (1)), false);
+        }
+        thief.arm(address(0), "");
+        if (owned > 0 || seed % 2 == 0) _done();
+    }
+
+    function _gasOf(Ghost storage ghost, uint32 seq) private returns (uint256 gas) {
         SettleItem[] memory items = new SettleItem[](1);
-        items[0] = item;
-        bytes memory data = abi.encodeCall(IEscrow.settle, (items));
-        address who = _settlerOf(ghost.terms.nodeId);
-        escrow.session(ghost.id, ghost.terms.key);
+        items[0] = SettleItem(ghost.id, seq, ghost.deposited, ROOT, 0, 0);
+        (items[0].r, items[0].vs) = _signedVoucher(ghost.key, items[0]);
+        address who = people[settlerOf[ghost.node]].addr;
         uint256 state = vm.snapshotState();
         vm.prank(who);
-        (bool ok,) = address(escrow).call(data);
+        escrow.settle(items);
         gas = vm.lastCallGas().gasTotalUsed;
-        assertTrue(ok && escrow.session(ghost.id, ghost.terms.key).paid == item.amount, "8: settles");
-        vm.revertToState(state);
-    }
-
-    function _past(uint256 seed) private view returns (bytes memory) {
-        uint256 kind = seed % 5;
-        uint256 pick = seed >> 8;
-        if (kind == 0 && topUpsSent.length > 0) {
-            TopUpSent storage sent = topUpsSent[pick % topUpsSent.length];
-            Ghost storage topped = ghosts[sent.session];
-            return abi.encodeCall(IEscrow.topUp, (topped.terms, sent.deposited, ""));
-        }
-        if (kind == 1 && closesSent.length > 0) {
-            CloseSent storage sent = closesSent[pick % closesSent.length];
-            return abi.encodeCall(IEscrow.close, (ghosts[sent.session].terms, sent.minPaid, sent.consent));
-        }
-        if (kind == 2 && closesSent.length > 0) {
-            return abi.encodeCall(IEscrow.expire, (_one(ghosts[closesSent[pick % closesSent.length].session].terms)));
-        }
-        if (kind == 3 && itemsSent.length > 0) {
-            return _settledBefore(pick % itemsSent.length);
-        }
-        return abi.encodeCall(IEscrow.open, (_one(ghosts[pick % ghosts.length].terms), _one("")));
-    }
-
-    /// @dev Vouchers that were sent may still be good (they came from the wrong side of a rise); take a spent one.
-    function _settledBefore(uint256 pick) private view returns (bytes memory) {
-        SettleItem[] memory items = new SettleItem[](1);
-        for (uint256 i = 0; i < itemsSent.length; ++i) {
-            items[0] = itemsSent[(pick + i) % itemsSent.length];
-            for (uint256 j = 0; j < ghosts.length; ++j) {
-                if (ghosts[j].id != items[0].sessionId) continue;
-                if (items[0].amount <= ghosts[j].paid && items[0].throughSeq <= ghosts[j].throughSeq) {
-                    return abi.encodeCall(IEscrow.settle, (items));
-                }
-            }
-        }
-        return abi.encodeCall(IEscrow.settle, (new SettleItem[](0)));
-    }
-
-    /// @dev Messages that nobody who may sign them signed.
-    function _forged(Ghost storage ghost, uint256 kind, uint128 amount) private view returns (bytes memory) {
-        Actor memory liar = keys[(ghost.signer + 1) % KEYS];
-        kind %= 9;
-        if (kind == 0) return abi.encodeCall(IEscrow.withdraw, (amount, stranger));
-        if (kind == 1) return abi.encodeCall(IEscrow.setSettler, (ghost.terms.nodeId, stranger));
-        if (kind == 2) return abi.encodeCall(IEscrow.announceFee, (0));
-        if (kind == 3) {
-            uint128 total = ghost.deposited + amount;
-            return abi.encodeCall(IEscrow.topUp, (ghost.terms, total, _signTopUp(liar, ghost.id, total)));
-        }
-        if (kind == 4) {
-            Actor memory late = _nodeSigner(ghost.terms.nodeId, ghost.epoch + 1);
-            return abi.encodeCall(IEscrow.close, (ghost.terms, 0, _signClose(late, ghost.id, 0)));
-        }
-        if (kind == 5) return abi.encodeCall(IEscrow.close, (ghost.terms, 0, ""));
-        if (kind == 6) return abi.encodeCall(IEscrow.expire, (_one(ghost.terms)));
-        Open memory terms = ghost.terms;
-        terms.salt = keccak256(abi.encode("forged", amount));
-        if (kind == 7) return abi.encodeCall(IEscrow.open, (_one(terms), _one(_signOpen(liar, terms))));
-        SettleItem[] memory items = new SettleItem[](1);
-        items[0] = _item(liar, ghost.id, ghost.throughSeq + 1, ghost.deposited);
-        return abi.encodeCall(IEscrow.settle, (items));
+        _same(escrow.session(ghost.id, people[ghost.key].addr).paid, ghost.deposited, "8: settles");
+        vm.revertToStateAndDelete(state);
     }
 }

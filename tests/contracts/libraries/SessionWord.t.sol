@@ -25,4 +25,20 @@ contract SessionWordTest is Test {
         (start.paid, start.throughSeq) = (paid, seq);
         assertEq(abi.encode(_stored), abi.encode(start));
     }
+
+    function testFuzz_FlaggedReplacesTheFlagsAndKeepsTheOthers(Session memory start, uint8 flags) public {
+        _stored = start;
+        SessionWords.store(_stored, SessionWords.load(_stored).flagged(flags));
+        start.flags = flags;
+        assertEq(abi.encode(_stored), abi.encode(start));
+    }
+
+    function testFuzz_FreshHasNothingPaidAndNothingSettled(Session memory wanted) public {
+        (wanted.paid, wanted.throughSeq) = (0, 0);
+        SessionWord word = SessionWords.fresh(
+            wanted.deposited, wanted.nodeId, wanted.expiresAt, wanted.keyEpoch, wanted.flags
+        );
+        SessionWords.store(_stored, word);
+        assertEq(abi.encode(_stored), abi.encode(wanted));
+    }
 }

@@ -10,6 +10,8 @@ contract RegistryConstructTest is Fixture {
         assertEq(registry.ESCROW(), address(escrow));
         assertEq(registry.MIN_STAKE(), MIN_STAKE);
         assertEq(registry.UNSTAKE_DELAY_SECONDS(), UNSTAKE_DELAY);
+        assertEq(registry.DISPUTE_SECONDS(), DISPUTE);
+        assertEq(registry.COURT(), address(court));
         assertEq(registry.nodeCount(), 1);
     }
 

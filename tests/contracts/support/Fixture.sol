@@ -4,9 +4,11 @@ pragma solidity 0.8.30;
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
 import {Test} from "forge-std/Test.sol";
+import {ICourt} from "./../../../contracts/interfaces/ICourt.sol";
 import {IEscrow} from "./../../../contracts/interfaces/IEscrow.sol";
 import {INodeRegistry} from "./../../../contracts/interfaces/INodeRegistry.sol";
 import {TestDollar} from "./../../../contracts/TestDollar.sol";
+import {CourtRules} from "./../../../contracts/types/Cases.sol";
 import {Close, Messages, Open, TopUp, Voucher} from "./../../../contracts/types/Messages.sol";
 import {Session, SettleItem, SettleStatus} from "./../../../contracts/types/Sessions.sol";
 
@@ -19,7 +21,8 @@ abstract contract Fixture is Test {
 
     uint32 internal constant MAX_SESSION = 72 hours;
     uint32 internal constant GRACE = 15 minutes;
-    uint48 internal constant DISPUTE = 8 hours;
+    uint32 internal constant CHALLENGE = 6 hours;
+    uint48 internal constant DISPUTE = 36 hours;
     uint48 internal constant UNSTAKE_DELAY = 14 days;
     uint128 internal constant MIN_STAKE = 1000e6;
     uint128 internal constant FUNDS = 1_000_000e6;
@@ -30,6 +33,7 @@ abstract contract Fixture is Test {
     IERC20 internal token;
     IEscrow internal escrow;
     INodeRegistry internal registry;
+    ICourt internal court;
     address internal treasury = makeAddr("treasury");
     address internal provider = makeAddr("provider");
     address internal settler = makeAddr("settler");
@@ -45,6 +49,7 @@ abstract contract Fixture is Test {
         address registryAt = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 1);
         escrow = _deployEscrow(address(token), registryAt, treasury, MAX_SESSION);
         registry = _deployRegistry(address(token), address(escrow), UNSTAKE_DELAY);
+        court = _deployCourt(address(escrow), _courtRules());
         _fund(buyer.addr);
         _fund(provider);
         nodeId = _serve(provider, nodeKey.addr, settler);
@@ -66,13 +71,31 @@ abstract contract Fixture is Test {
         internal
         returns (IEscrow)
     {
-        bytes memory arguments = abi.encode(token_, registry_, treasury_, maxSession, GRACE);
+        address courtAt = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 2);
+        bytes memory arguments = abi.encode(token_, registry_, courtAt, treasury_, maxSession, GRACE, CHALLENGE);
         return IEscrow(deployCode("Escrow.sol:Escrow", arguments));
     }
 
     function _deployRegistry(address token_, address escrow_, uint48 unstakeDelay) internal returns (INodeRegistry) {
         bytes memory arguments = abi.encode(token_, escrow_, MIN_STAKE, unstakeDelay, DISPUTE);
         return INodeRegistry(deployCode("NodeRegistry.sol:NodeRegistry", arguments));
+    }
+
+    function _deployCourt(address escrow_, CourtRules memory rules) internal returns (ICourt) {
+        return ICourt(deployCode("Court.sol:Court", abi.encode(escrow_, rules)));
+    }
+
+    function _courtRules() internal pure returns (CourtRules memory) {
+        return CourtRules({
+            bond: 30e6,
+            jurorFee: 5e6,
+            jurorDeposit: 20e6,
+            fullWeight: uint64(8 * MIN_STAKE),
+            answerSeconds: 6 hours,
+            drawSeconds: 1 hours,
+            commitSeconds: 1 hours,
+            revealSeconds: 1 hours
+        });
     }
 
     /* STEPS */
@@ -82,6 +105,7 @@ abstract contract Fixture is Test {
         vm.startPrank(who);
         token.approve(address(escrow), type(uint256).max);
         token.approve(address(registry), type(uint256).max);
+        token.approve(address(court), type(uint256).max);
         vm.stopPrank();
     }
 
@@ -99,10 +123,8 @@ abstract contract Fixture is Test {
     }
 
     function _openOne(Open memory terms) internal returns (bytes32 sessionId) {
-        Open[] memory opens = new Open[](1);
-        bytes[] memory signatures = new bytes[](1);
-        (opens[0], signatures[0]) = (terms, _signOpen(buyer, terms));
-        return escrow.open(opens, signatures)[0];
+        sessionId = escrow.sessionIdOf(terms);
+        escrow.openOneSession(terms, _signOpen(buyer, terms));
     }
 
     /// @dev Deposits and opens a session of this size, a day long.

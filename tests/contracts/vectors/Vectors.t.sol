@@ -7,13 +7,16 @@ import {IEscrow} from "../../../contracts/interfaces/IEscrow.sol";
 import {Pricing} from "../../../contracts/libraries/Pricing.sol";
 import {
     Close,
+    KeyGrant,
     Messages,
     Offer,
     Open,
     Order,
     Receipt as JobReceipt,
+    Settlement,
     TopUp,
-    Voucher
+    Voucher,
+    VoucherBatch
 } from "../../../contracts/types/Messages.sol";
 
 /// @title The golden vectors that Python wrote, read back in Solidity
@@ -29,7 +32,8 @@ contract VectorsTest is Test {
         _messages = vm.readFile("tests/vectors/messages.json");
         address at = vm.parseJsonAddress(_messages, ".domain.escrow");
         vm.chainId(vm.parseJsonUint(_messages, ".domain.chainId"));
-        bytes memory arguments = abi.encode(address(1), address(2), address(3), uint32(1), uint32(1));
+        address one = address(1);
+        bytes memory arguments = abi.encode(one, one, one, one, uint32(1), uint32(1), uint32(60));
         vm.etch(at, deployCode("Escrow.sol:Escrow", arguments).code);
         _escrow = IEscrow(at);
         _domain = _escrow.DOMAIN_SEPARATOR();
@@ -39,6 +43,13 @@ contract VectorsTest is Test {
         (bytes[] memory encoded, bytes32[] memory digests) = _read(".offer", _FEW);
         for (uint256 i = 0; i < encoded.length; ++i) {
             assertEq(_digest(Messages.hash(abi.decode(encoded[i], (Offer)))), digests[i]);
+        }
+    }
+
+    function test_KeyGrantDigestsAreThoseOfPython() public view {
+        (bytes[] memory encoded, bytes32[] memory digests) = _read(".keyGrant", _FEW);
+        for (uint256 i = 0; i < encoded.length; ++i) {
+            assertEq(_digest(Messages.hash(abi.decode(encoded[i], (KeyGrant)))), digests[i]);
         }
     }
 
@@ -76,6 +87,20 @@ contract VectorsTest is Test {
         (bytes[] memory encoded, bytes32[] memory digests) = _read(".voucher", _MANY);
         for (uint256 i = 0; i < encoded.length; ++i) {
             assertEq(_digest(Messages.hash(abi.decode(encoded[i], (Voucher)))), digests[i]);
+        }
+    }
+
+    function test_VoucherBatchDigestsAreThoseOfPython() public view {
+        (bytes[] memory encoded, bytes32[] memory digests) = _read(".voucherBatch", _FEW);
+        for (uint256 i = 0; i < encoded.length; ++i) {
+            assertEq(_digest(Messages.hash(abi.decode(encoded[i], (VoucherBatch)))), digests[i]);
+        }
+    }
+
+    function test_SettlementDigestsAreThoseOfPython() public view {
+        (bytes[] memory encoded, bytes32[] memory digests) = _read(".settlement", _FEW);
+        for (uint256 i = 0; i < encoded.length; ++i) {
+            assertEq(_digest(Messages.hash(abi.decode(encoded[i], (Settlement)))), digests[i]);
         }
     }
 
