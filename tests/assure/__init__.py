@@ -1,0 +1,1 @@
+"""What is known about the contracts beyond their tests: `scripts/assure`."""
