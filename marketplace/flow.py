@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from marketplace.chain.deployment import Deployment
-from marketplace.dispatch import intake, returns
+from marketplace.dispatch import cancel, intake, measure, returns
 from marketplace.dispatch import step as dispatch
 from marketplace.dispatch.links import Link, Links
 from marketplace.dispatch.returns import Outcome
@@ -24,6 +24,7 @@ from marketplace.funding.vault import Vault
 from marketplace.protocol import ids, wire
 from marketplace.protocol.errors import BadRequest, ErrorCode, LostRace
 from marketplace.protocol.hexes import to_hex
+from marketplace.protocol.messages import Receipt
 from marketplace.protocol.payloads import parse_payload
 from marketplace.protocol.phases import HAS_RESULT, EndReason, JobPhase
 from marketplace.protocol.signing import Signer
@@ -128,6 +129,17 @@ class Market:
             raise BadRequest(ErrorCode.UNKNOWN_JOB)
         return Running(job_id=job_id, stream=stream)
 
+    async def cancel(self, job_id: str) -> None:
+        """Ends a job with what it has: its node stops at the next step. Raises `BadRequest` if unknown."""
+        now = self.clock()
+        asked = await self.write(lambda tx: cancel.ask(tx, job_id, now))
+        log.info(Log.JOB_CANCELLED, job_id=job_id, trace_id=asked.job.trace_id, node_id=asked.node_id)
+        if asked.ended:
+            await self._ended(asked.job)
+        elif asked.frame is not None and asked.node_id is not None:
+            # Without a link the node hears of it when it is back.
+            self.links.send(asked.node_id, asked.frame)
+
     # ---- nodes --------------------------------------------------------------------------------------
 
     async def attach(self, link: Link) -> None:
@@ -139,6 +151,8 @@ class Market:
         for order_hash, frame in orders:
             if order_hash not in self._unsent:
                 link.send(frame)
+        for cancelled in await self.read(lambda tx: cancel.again(tx, link.node_id)):
+            link.send(cancelled)
         for voucher in await self.read(lambda tx: settlement.pending(tx, link.node_id)):
             link.send(voucher)
         self.metrics.set("nodes_connected", len(self.links))
@@ -172,6 +186,8 @@ class Market:
         )
         if outcome.reply is not None:
             link.send(outcome.reply)
+        if outcome.ended:
+            measure.ended(self.metrics, outcome.job, Receipt.decode(frame.receipt.message), now)
         await self._follow(order_hash, outcome, taken)
         if isinstance(outcome.reply, wire.Superseded):
             # The node now leaves this receipt out of its sums: a voucher it refused may fit.
@@ -269,34 +285,18 @@ class Market:
         with self.store.reading() as tx:
             return work(tx)
 
-    def _quotes(self, tx: Tx, model: str, need: quoting_rules.Need) -> quoting.Quotes:
+    def _quotes(self, tx: Tx, model: str, need: quoting_rules.Need, ticket: bytes = b"") -> quoting.Quotes:
         least = self.deployment.min_stake_atoms
-        return quoting.quote(tx, model, need, now_ms=self.clock(), min_stake_atoms=least)
+        return quoting.quote(tx, model, need, now_ms=self.clock(), min_stake_atoms=least, ticket=ticket)
 
     def _place(self, tx: Tx, ask: Ask, job_id: str) -> dispatch.Issued | str:
-        known = self._known(tx, ask)
+        known = dispatch.known_job(tx, ask, self._timing())
         if known is not None:
             return known
         need = quoting_rules.need_of(ask.payload, ask.max_cost_atoms, ask.node_id)
-        found = self._quotes(tx, ask.model, need)
+        found = self._quotes(tx, ask.model, need, job_id.encode())
         job = dispatch.draft(ask, job_id, found.model_id, found.model_name, self._timing())
         return self._seat(tx, job, found, need, ask.key)
-
-    def _known(self, tx: Tx, ask: Ask) -> str | None:
-        """The job this call has already made: one call is charged at most once, whatever retries."""
-        if ask.idempotency is None:
-            since = self.clock() - self.terms.job_timeout_ms
-            job = jobs.find_repeated(tx, ask.key.address, ask.fingerprint, since) if ask.repeated else None
-            return job.job_id if job else None
-        job = jobs.find_by_idempotency(tx, ask.idempotency)
-        if job is None:
-            return None
-        if job.fingerprint != ask.fingerprint:
-            raise BadRequest(ErrorCode.INVALID_REQUEST, "this idempotency key was used for another call")
-        if JobPhase(job.phase) not in (JobPhase.FAILED, JobPhase.EXPIRED):
-            return job.job_id
-        jobs.forget_idempotency(tx, job.job_id)
-        return None
 
     def _seat(
         self, tx: Tx, job: JobRow, found: quoting.Quotes, need: quoting_rules.Need, key: Signer

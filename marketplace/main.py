@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import secrets
 import signal
 import socket
@@ -84,14 +85,15 @@ class _Gateway:
             metrics=self.metrics,
         )
         self.board = LoopBoard(_now_ms)
-        self.follower = Follower(self.chain, self.store, on_settled, metrics=self.metrics)
+        settled = functools.partial(on_settled, deployment.domain)
+        self.follower = Follower(self.chain, self.store, settled, metrics=self.metrics)
         relayer = Signer(settings.relayer_key.get_secret_value())
         sender = Sender(
             self.chain, relayer, StoreJournal(self.store), _now_ms, confirmations=settings.confirmations
         )
         self.pump = Pump(self.chain, sender, self.store, metrics=self.metrics)
         self.reconciler = Reconciler(
-            self.chain, self.store, self.follower.read_anew, on_settled, metrics=self.metrics
+            self.chain, self.store, self.follower.read_anew, settled, metrics=self.metrics
         )
         self.clockwork = Clockwork(self.market)
 

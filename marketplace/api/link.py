@@ -9,16 +9,17 @@ from typing import Final
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
-from marketplace.dispatch import intake, returns
+from marketplace.dispatch import intake, measure, returns
 from marketplace.dispatch.links import Link
 from marketplace.flow import Market
 from marketplace.protocol import wire
 from marketplace.protocol.errors import BadRequest, Broken, ErrorCode, LostRace, WattError
 from marketplace.protocol.hexes import to_hex
 from marketplace.settlement import step as settlement
+from marketplace.store import jobs
 from marketplace.store.jobs import OrderState
 from marketplace.telemetry.logs import bound, get_logger
-from marketplace.telemetry.names import Log
+from marketplace.telemetry.names import Log, Span
 
 HELLO_SECONDS: Final = 10
 _POLICY: Final = 1008
@@ -135,7 +136,7 @@ async def take(market: Market, link: Link, frame: wire.FromNode) -> None:
         case wire.ReceiptFrame():
             await market.receipt(link, frame)
         case wire.Accepted():
-            await market.write(lambda tx: returns.accepted(tx, node_id, to_hex(frame.order_hash)))
+            await _accepted(market, node_id, frame)
         case wire.Refused():
             log.info(Log.NODE_REFUSED, node_id=node_id, code=frame.code, detail=frame.detail[:200])
             await market.refused(node_id, to_hex(frame.order_hash), frame.code)
@@ -159,6 +160,12 @@ async def _beat(market: Market, link: Link, frame: wire.Heartbeat) -> None:
     link.send(wire.Lease(orders=held, until_ms=until))
 
 
+async def _accepted(market: Market, node_id: int, frame: wire.Accepted) -> None:
+    issued_ms = await market.write(lambda tx: returns.accepted(tx, node_id, to_hex(frame.order_hash)))
+    if issued_ms is not None:
+        measure.stage(market.metrics, Span.DISPATCH, issued_ms, market.clock())
+
+
 async def _chunk(market: Market, node_id: int, frame: wire.ChunkFrame) -> None:
     order_hash = to_hex(frame.order_hash)
     assembly = market.streams.assembly(order_hash)
@@ -168,7 +175,13 @@ async def _chunk(market: Market, node_id: int, frame: wire.ChunkFrame) -> None:
         assembly = market.streams.bind(order_hash, order.job_id, node_id, live=live)
     if assembly.node_id != node_id:
         raise BadRequest(ErrorCode.ORDER_MISDIRECTED, f"order {order_hash} is not one of yours")
+    first = not assembly.chunks
     market.streams.take(order_hash, frame.index, frame.body)
+    if first and assembly.chunks and assembly.live:
+        now = market.clock()
+        job = await market.read(lambda tx: jobs.find(tx, assembly.job_id))
+        if job is not None:
+            measure.first_chunk(market.metrics, job, now)
 
 
 async def _voucher_answered(market: Market, node_id: int, frame: wire.VoucherTaken) -> None:

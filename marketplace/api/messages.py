@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from marketplace.protocol.eip712 import Message
 from marketplace.protocol.errors import BadRequest, ErrorCode
-from marketplace.protocol.hexes import checksum, from_hex
+from marketplace.protocol.hexes import from_hex, typed_address
 
 M = TypeVar("M", bound=Message)
 
@@ -28,9 +28,8 @@ def blob(text: str, param: str, length: int | None = None) -> bytes:
 
 
 def address(text: str, param: str) -> str:
-    """Checksummed form of an address. Raises `BadRequest`."""
+    """Checksummed form of an address; mistyped ones are refused. Raises `BadRequest`."""
     try:
-        from_hex(text, 20)
-        return checksum(text)
+        return typed_address(text)
     except ValueError as error:
         raise BadRequest(ErrorCode.INVALID_REQUEST, f"{param}: {error}", param=param) from error

@@ -5,23 +5,25 @@ from __future__ import annotations
 import base64
 from typing import Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.payloads import (
+    BLANK_MODEL,
     MAX_INPUTS,
     MAX_OUTPUT_TOKENS,
     Answer,
     ChatMessage,
     ChatPayload,
     EmbedPayload,
+    Payload,
+    build_payload,
 )
 
 # No control characters: PostgreSQL keeps no zero byte in text.
 PLAIN: Final = r"^[^\x00-\x1f]*$"
 P = TypeVar("P", ChatPayload, EmbedPayload)
 DEFAULT_MAX_TOKENS: Final = 256
-BLANK_MODEL: Final = "0x" + "00" * 32
 _U64: Final = (1 << 64) - 1
 # Parameters that would change the answer, and the value at which they do nothing.
 _WITH_EFFECT: Final[dict[str, tuple[object, ...]]] = {
@@ -132,6 +134,32 @@ class EmbedCall(_Call):
                 ErrorCode.INVALID_REQUEST, f"input must be 1 to {MAX_INPUTS} non-empty texts", param="input"
             )
         return _built(EmbedPayload, model=BLANK_MODEL, input=tuple(texts))
+
+
+class TaskCall(_Call):
+    """Body of `POST /v1/{task}` for every other task: the fields of its payload."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    def payload(self, task: str) -> Payload:
+        """The canonical request. Raises `BadRequest`."""
+        return build_payload(task, BLANK_MODEL, self.model_dump(exclude=set(TaskCall.model_fields)))
+
+
+def task_call(task: str, kind: type[Payload]) -> type[TaskCall]:
+    """The body of a task's route, made of its payload's fields."""
+    own = {
+        name: (field.annotation, field)
+        for name, field in kind.model_fields.items()
+        if name not in Payload.model_fields
+    }
+    fields: dict[str, Any] = own
+    return create_model(f"{task.title().replace('-', '')}Call", __base__=TaskCall, **fields)
+
+
+def task_answer(task: str, kind: type[Payload], model: str, answer: Answer) -> dict[str, Any]:
+    """The answer of any other task, without usage and receipt."""
+    return {"object": task, "model": model, **kind.shown(answer)}
 
 
 def chat_completion(job_id: str, model: str, created: int, answer: Answer) -> dict[str, Any]:

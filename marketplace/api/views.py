@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from marketplace.chain.deployment import Deployment
-from marketplace.protocol.annex import Annex
+from marketplace.protocol.annex import AnyAnnex, read_annex
 from marketplace.protocol.errors import Broken, ErrorCode
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Receipt
-from marketplace.protocol.payloads import Answer
+from marketplace.protocol.payloads import Answer, task_type
 from marketplace.protocol.phases import ENDINGS, HAS_RESULT, EndReason, JobPhase, session_status
 from marketplace.store import events, jobs, offers, receipts, sessions, vouchers
 from marketplace.store.tables import JobRow, NodeRow, OrderRow, ReceiptRow, SessionRow, Tx
@@ -93,7 +93,7 @@ def job_view(tx: Tx, job: JobRow) -> dict[str, Any]:
         "created_at_ms": job.created_at_ms,
         "ended_at_ms": job.ended_at_ms,
         "deadline_ms": job.deadline_ms,
-        "cost_atoms": str(receipt.amount_atoms if receipt and has_result else 0),
+        "cost_atoms": str(receipt.amount_atoms if receipt and charged else 0),
         "receipt_id": receipt.receipt_id if receipt and has_result else None,
         "settled_tx": job.settled_tx,
         "result": _result(tx, job, receipt) if has_result else None,
@@ -116,7 +116,7 @@ class Delivery:
     receipt: Receipt
     answer: Answer
     chunks: Sequence[bytes]
-    annex: Annex
+    annex: AnyAnnex
     ceiling_atoms: int
     bundle: dict[str, Any]
 
@@ -139,7 +139,7 @@ def delivery(tx: Tx, job: JobRow, deployment: Deployment) -> Delivery:
         receipt=Receipt.decode(row.message),
         answer=Answer(chunks),
         chunks=chunks,
-        annex=Annex.model_validate_json(row.annex),
+        annex=read_annex(row.annex),
         ceiling_atoms=order.max_amount_atoms,
         bundle=bundle(tx, row, deployment, chunks),
     )
@@ -152,7 +152,8 @@ def bundle(tx: Tx, row: ReceiptRow, deployment: Deployment, chunks: Sequence[byt
     session = sessions.find(tx, row.session_id)
     if order is None or job is None or offer is None:
         raise Broken(ErrorCode.INTERNAL, f"receipt {row.receipt_id} has lost its order")
-    paid = events.settlement_of(tx, row.session_id, row.seq)
+    paid_by = job.settled_tx if job.order_hash == row.order_hash else None
+    paid_block = events.block_of(tx, row.session_id, paid_by) if paid_by else None
     return {
         "version": 1,
         "id": row.receipt_id,
@@ -174,17 +175,14 @@ def bundle(tx: Tx, row: ReceiptRow, deployment: Deployment, chunks: Sequence[byt
             "epoch": session.key_epoch if session else None,
         },
         "superseded": row.superseded,
-        "settlement": {"tx_hash": paid.tx_hash, "block": paid.block_number} if paid else None,
+        "settlement": {"tx_hash": paid_by, "block": paid_block} if paid_block is not None else None,
     }
 
 
 def _result(tx: Tx, job: JobRow, receipt: ReceiptRow | None) -> dict[str, Any] | None:
     if receipt is None:
         return None
-    answer = Answer(receipts.chunks(tx, receipt.order_hash))
-    if job.task == "embed":
-        return {"embeddings": answer.floats()}
-    return {"text": answer.text, "finish": answer.finish}
+    return task_type(job.task).shown(Answer(receipts.chunks(tx, receipt.order_hash)))
 
 
 def _timeline(tx: Tx, job: JobRow, past: list[OrderRow]) -> list[dict[str, Any]]:

@@ -140,7 +140,7 @@ def _ending(tx: Tx, market: Market, job_id: str) -> tuple[views.Delivery | None,
     if problem is None:
         return views.delivery(tx, job, market.deployment), None
     # Who signs its own vouchers needs the free receipt too, unless trying elsewhere is of no use.
-    free = problem.code is ErrorCode.NODE_FAILED and not job.held
+    free = problem.code in (ErrorCode.NODE_FAILED, ErrorCode.CANCELLED) and not job.held
     return (views.failed_delivery(tx, job, market.deployment) if free else None), problem
 
 

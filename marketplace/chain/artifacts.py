@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from marketplace.protocol.hexes import from_hex, keccak
 
-NAMES: Final = ("Escrow", "NodeRegistry", "TestDollar")
+NAMES: Final = ("Escrow", "NodeRegistry", "Court", "ModelRegistry", "ReceiptReader", "TestDollar")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Entry:
     Attributes:
         selector: first 4 bytes of the signature's hash; all 32 for an event.
         indexed: an event's topics after the first; empty for the others.
+        fields: names in a function's one returned struct; empty where it returns anything else.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Entry:
     inputs: tuple[Param, ...]
     outputs: tuple[Param, ...] = ()
     indexed: tuple[Param, ...] = ()
+    fields: tuple[str, ...] = ()
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -91,7 +94,14 @@ def _entry(item: dict[str, Any]) -> Entry:
         inputs=tuple(p for p, indexed in params if not indexed),
         indexed=tuple(p for p, indexed in params if indexed),
         outputs=tuple(Param(o["name"], _canonical(o)) for o in item.get("outputs", ())),
+        fields=_fields(item.get("outputs", ())),
     )
+
+
+def _fields(outputs: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    if len(outputs) != 1 or outputs[0]["type"] != "tuple":
+        return ()
+    return tuple(component["name"] for component in outputs[0]["components"])
 
 
 def _canonical(item: dict[str, Any]) -> str:

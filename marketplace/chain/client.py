@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from marketplace.chain.batches import settled_apart
 from marketplace.chain.blocks import BlockRef as BlockRef
 from marketplace.chain.blocks import ReorgPlan, compare, plan
 from marketplace.chain.codec import ChainEvent as ChainEvent
@@ -14,11 +16,14 @@ from marketplace.chain.deployment import Deployment
 from marketplace.chain.ethereum import Ethereum
 from marketplace.chain.ethereum import TxSeen as TxSeen
 from marketplace.chain.rpc import Rpc
+from marketplace.chain.terms import terms_in
 from marketplace.protocol.errors import BadRequest, ChainTrouble, ErrorCode
-from marketplace.protocol.hexes import ZERO_ADDRESS, checksum
+from marketplace.protocol.hexes import ZERO_ADDRESS, checksum, to_hex
+from marketplace.protocol.messages import Open
 
 _EXISTS: Final = 1
 _CLOSED: Final = 2
+_CLAIMED: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +37,34 @@ class SessionState:
     expires_at: int
     key_epoch: int
     closed: bool
+    claimed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimState:
+    """Money of a session that is claimed and not decided; `final_at` is Unix seconds."""
+
+    pending_atoms: int
+    held_atoms: int
+    through_seq: int
+    final_at: int
+    receipts_hash: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyState:
+    """What a key may do with a buyer's account, and did; `expires_at` 0: nothing. `day` counts from 1970."""
+
+    per_session_atoms: int
+    per_day_atoms: int
+    total_atoms: int
+    expires_at: int
+    is_listed: bool
+    spent_today_atoms: int
+    spent_atoms: int
+    day: int
+    nonce: int
+    nodes_root: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +83,14 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderState:
-    """A provider's stake; `unstake_at` (Unix seconds) is 0 when none is in delay."""
+    """A provider's stake; `unstake_at` (Unix seconds) is 0 when none is in delay.
+
+    `locked_atoms` of what is staked stand behind claims.
+    """
 
     staked_atoms: int
     unstaking_atoms: int
+    locked_atoms: int
     unstake_at: int
     registered: bool
 
@@ -65,7 +102,13 @@ class ChainClient(Ethereum):
         super().__init__(Rpc(rpc_url, timeout_seconds=timeout_seconds))
         self.deployment = deployment
         self._chain_id = deployment.chain_id
-        self._contracts = {deployment.escrow.lower(): "Escrow", deployment.registry.lower(): "NodeRegistry"}
+        self._contracts = {
+            deployment.escrow.lower(): "Escrow",
+            deployment.registry.lower(): "NodeRegistry",
+            deployment.court.lower(): "Court",
+        }
+        if deployment.has_models:
+            self._contracts[deployment.models.lower()] = "ModelRegistry"
 
     def check(self) -> None:
         """Passes on the deployment's very chain.
@@ -83,18 +126,25 @@ class ChainClient(Ethereum):
         for name, address in (
             ("Escrow", here.escrow),
             ("NodeRegistry", here.registry),
+            ("Court", here.court),
             ("token", here.token),
+            ("ModelRegistry", here.models),
         ):
-            if not self.code(address):
+            if address != ZERO_ADDRESS and not self.code(address):
                 raise _wrong(f"no code of {name} at {address}")
         (separator,) = self._view("Escrow", "DOMAIN_SEPARATOR")
         (registry,) = self._view("Escrow", "REGISTRY")
-        if separator != here.domain.separator() or checksum(registry) != here.registry:
+        (court,) = self._view("Escrow", "COURT")
+        named = (checksum(registry), checksum(court))
+        if separator != here.domain.separator() or named != (here.registry, here.court):
             raise _wrong(f"the contract at {here.escrow} is not this deployment's escrow")
 
     def session(self, session_id: bytes, key: str, at: int | None = None) -> SessionState | None:
-        """A session under its key, now or at the end of block `at`; None: never opened."""
-        deposited, paid, seq, node_id, expires_at, epoch, flags = self._view(
+        """A session under its key, now or at the end of block `at`; None: never opened.
+
+        The escrow goes by the first 24 bytes of the id: what it says holds for one id that begins so.
+        """
+        deposited, paid, seq, node_id, flags, epoch, expires_at = self._view(
             "Escrow", "session", session_id, key, at=at
         )
         if not flags & _EXISTS:
@@ -107,6 +157,60 @@ class ChainClient(Ethereum):
             expires_at=expires_at,
             key_epoch=epoch,
             closed=bool(flags & _CLOSED),
+            claimed=bool(flags & _CLAIMED),
+        )
+
+    def opened(self, session_id: bytes) -> bool:
+        """Whether a session with this whole id was ever opened; `session` goes by its first 24 bytes."""
+        here = self.deployment
+        return bool(self.history([here.escrow], [event_topic("Escrow", "SessionOpened"), to_hex(session_id)]))
+
+    def claimed_receipts(self, session_id: bytes) -> frozenset[str]:
+        """Digests, as `0x` hex, of all receipts that were ever claimed of a session."""
+        topics = [event_topic("Escrow", "Claimed"), to_hex(session_id)]
+        events = self.history([self.deployment.escrow], topics)
+        return frozenset(digest for event in events for digest in event.args["receiptHashes"])
+
+    def claim(self, session_id: bytes) -> ClaimState | None:
+        """A session's claim; None when nothing is claimed and undecided."""
+        pending, held, seq, _, final_at, receipts_hash = self._view("Escrow", "claimOf", session_id)
+        if not pending and not held:
+            return None
+        return ClaimState(
+            pending_atoms=pending,
+            held_atoms=held,
+            through_seq=seq,
+            final_at=final_at,
+            receipts_hash=receipts_hash,
+        )
+
+    def terms_of(self, session_id: bytes) -> Open | None:
+        """The terms a session was opened with, as the transaction that opened it carries them.
+
+        None: never opened; or another contract opened it and made the terms up itself, so that nothing on the
+        chain but its own trace has them.
+        """
+        here = self.deployment
+        topics = [event_topic("Escrow", "SessionOpened"), to_hex(session_id)]
+        found = self.history([here.escrow], topics)
+        return terms_in(self.tx_input(found[0].tx_hash), found[0], here.domain) if found else None
+
+    def key(self, buyer: str, key: str) -> KeyState:
+        """A key of a buyer; all zero when it never had a grant."""
+        per_session, per_day, total, expires_at, listed, today, spent, day, nonce, root = self._view(
+            "Escrow", "keyOf", buyer, key
+        )
+        return KeyState(
+            per_session_atoms=per_session,
+            per_day_atoms=per_day,
+            total_atoms=total,
+            expires_at=expires_at,
+            is_listed=listed,
+            spent_today_atoms=today,
+            spent_atoms=spent,
+            day=day,
+            nonce=nonce,
+            nodes_root=root,
         )
 
     def account_atoms(self, buyer: str) -> int:
@@ -157,30 +261,42 @@ class ChainClient(Ethereum):
 
     def provider(self, owner: str) -> ProviderState:
         """Stake of a provider; all zero for an address that never registered."""
-        staked, unstaking, unstake_at, registered = self._view("NodeRegistry", "provider", owner)
+        staked, unstaking, locked, unstake_at, registered = self._view("NodeRegistry", "provider", owner)
         return ProviderState(
-            staked_atoms=staked, unstaking_atoms=unstaking, unstake_at=unstake_at, registered=registered
+            staked_atoms=staked,
+            unstaking_atoms=unstaking,
+            locked_atoms=locked,
+            unstake_at=unstake_at,
+            registered=registered,
         )
 
     def node_ids_of(self, owner: str) -> list[int]:
         """Nodes an owner added, oldest first."""
         here = self.deployment
         topics = [event_topic("NodeRegistry", "NodeAdded"), None, "0x" + owner[2:].lower().rjust(64, "0")]
-        found = self.logs([here.registry], here.deployed_block, self.head().number, topics)
-        events = [decode_log(log, self._contracts) for log in found]
-        return [int(event.args["nodeId"]) for event in events if event]
+        return [int(event.args["nodeId"]) for event in self.history([here.registry], topics)]
+
+    def history(self, addresses: list[str], topics: list[Any]) -> list[ChainEvent]:
+        """Events of contracts since the deployment, oldest first; for questions people ask now and then."""
+        found = self.long_logs(addresses, self.deployment.deployed_block, self.head().number, topics)
+        return [event for log in found if (event := decode_log(log, self._contracts))]
 
     def events(self, first: int, last: int) -> list[ChainEvent]:
-        """Events of escrow and registry in blocks `first` to `last`, both included, in chain order.
+        """Events of escrow and both registries in blocks `first` to `last`, both included, in chain order.
+
+        A settled batch comes as one `VoucherSettled` a session (see `settled_apart`).
 
         Raises:
             ChainTrouble: the node does not have block `last`; its empty answer would be a lie.
         """
-        found = self.logs([self.deployment.escrow, self.deployment.registry], first, last, [])
+        here = self.deployment
+        models = [here.models] if here.has_models else []
+        found = self.logs([here.escrow, here.registry, *models], first, last, [])
         if self.block(last) is None:
             raise ChainTrouble(ErrorCode.CHAIN_UNAVAILABLE, f"the node lags: it does not have block {last}")
         events = [event for log in found if (event := decode_log(log, self._contracts))]
-        return sorted(events, key=lambda event: (event.block_number, event.log_index))
+        parts = itertools.chain.from_iterable(settled_apart(event) for event in events)
+        return sorted(parts, key=lambda event: (event.block_number, event.log_index, event.part))
 
     def plan(self, known: Sequence[tuple[int, bytes]]) -> ReorgPlan:
         """What a follower does next (see `blocks.plan`); asks only as far back as hashes differ.
@@ -197,9 +313,11 @@ class ChainClient(Ethereum):
         return found.hash if found else None
 
     def _view(self, contract: str, function: str, *values: Any, at: int | None = None) -> tuple[Any, ...]:
-        to = {"Escrow": self.deployment.escrow, "NodeRegistry": self.deployment.registry}.get(
-            contract, self.deployment.token
-        )
+        here = self.deployment
+        known = {"Escrow": here.escrow, "NodeRegistry": here.registry, "Court": here.court}
+        if here.has_models:
+            known["ModelRegistry"] = here.models
+        to = known.get(contract, here.token)
         data = encode_call(contract, function, *values)
         try:
             return decode_result(contract, function, self.call(to, data, at=at))

@@ -1,6 +1,6 @@
 """Calls, results, logs and reverts as bytes; no contract objects, because those are slow.
 
-A log costs microseconds here: every argument but a trailing `string` is one 32-byte word.
+A log costs microseconds here: nearly every argument but a trailing `string` is one 32-byte word.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from eth_abi.abi import decode, encode
 from eth_abi.exceptions import DecodingError
 
 from marketplace.chain.artifacts import NAMES, Entry, Param, contract
+from marketplace.protocol.eip712 import Message, fields_of
 from marketplace.protocol.hexes import checksum, from_hex, to_hex
 
 WORD: Final = 32
@@ -27,8 +28,9 @@ class ChainEvent:
 
     Attributes:
         args: Solidity names to integers, `0x` hex of bytes, checksummed addresses and text.
-        contract: `Escrow` or `NodeRegistry`.
+        contract: `Escrow`, `NodeRegistry`, `Court` or `ModelRegistry`.
         log_index: position in its block; with `block_hash` it names the log.
+        part: position in a log that tells several things at once.
     """
 
     name: str
@@ -38,6 +40,7 @@ class ChainEvent:
     block_hash: bytes
     tx_hash: bytes
     log_index: int
+    part: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,11 @@ def encode_call(contract_name: str, function: str, *values: Any) -> bytes:
     return entry.selector + encode(entry.kinds, values)
 
 
+def values_of(message: Message) -> tuple[Any, ...]:
+    """Fields of a signed message in their order, as a struct argument of a call."""
+    return tuple(getattr(message, attribute) for attribute in fields_of(type(message)))
+
+
 def decode_result(contract_name: str, function: str, data: bytes) -> tuple[Any, ...]:
     """What a view returned, flat: a returned struct comes as its fields.
 
@@ -69,6 +77,12 @@ def decode_result(contract_name: str, function: str, data: bytes) -> tuple[Any, 
     except DecodingError as error:
         raise ValueError(f"{len(data)} returned bytes do not fit") from error
     return tuple(values[0]) if len(values) == 1 and isinstance(values[0], tuple) else tuple(values)
+
+
+def decode_struct(contract_name: str, function: str, data: bytes) -> dict[str, Any]:
+    """Fields of the struct a view returned, by their Solidity names. Raises as `decode_result`."""
+    fields = contract(contract_name).functions[function].fields
+    return dict(zip(fields, decode_result(contract_name, function, data), strict=True))
 
 
 def decode_log(log: Mapping[str, Any], contracts: Mapping[str, str]) -> ChainEvent | None:
@@ -136,10 +150,16 @@ def _decode_revert(name: str, params: Sequence[Param], data: bytes) -> Revert | 
 def _plain(kind: str, value: Any) -> Any:
     if kind == "address":
         return checksum(value)
+    if isinstance(value, tuple):
+        return [_plain(kind.removesuffix("[]"), item) for item in value]
     return to_hex(value) if isinstance(value, bytes) else value
 
 
 def _arguments(params: Sequence[Param], data: bytes) -> dict[str, Any]:
+    if any(p.kind == "bytes" or p.kind.endswith("]") for p in params):
+        # Rare, so what decodes everything may be slow.
+        values = decode([p.kind for p in params], data)
+        return {p.name: _plain(p.kind, v) for p, v in zip(params, values, strict=True)}
     found: dict[str, Any] = {}
     for index, param in enumerate(params):
         word = data[WORD * index : WORD * (index + 1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Self
 
 from marketplace.protocol.eip712 import Domain
 from marketplace.protocol.errors import BadRequest, Broken, ErrorCode
-from marketplace.protocol.hexes import checksum, from_hex, to_hex
+from marketplace.protocol.hexes import ZERO_ADDRESS, from_hex, to_hex, typed_address
 
 _REMEDY = "run `watt up`, or deploy with `watt deploy` and point to its file"
 
@@ -23,7 +24,9 @@ class Deployment:
         genesis_hash: of block 0; tells a restarted local chain from the one deployed to.
         deployed_block: first block with anything of ours in it.
         max_session_seconds: longest time from opening a session to its expiry.
-        grace_seconds: time after expiry in which vouchers still settle.
+        grace_seconds: time after expiry in which vouchers and claims still count.
+        challenge_seconds: time in which a claim can be disputed.
+        models: the register of models; the zero address where the contracts were deployed without one.
     """
 
     chain_id: int
@@ -32,12 +35,20 @@ class Deployment:
     token: str
     registry: str
     escrow: str
+    court: str
     treasury: str
     token_symbol: str
     token_decimals: int
     min_stake_atoms: int
     max_session_seconds: int
     grace_seconds: int
+    challenge_seconds: int
+    models: str = ZERO_ADDRESS
+
+    @property
+    def has_models(self) -> bool:
+        """Whether models can be published and named here."""
+        return self.models != ZERO_ADDRESS
 
     @property
     def domain(self) -> Domain:
@@ -52,27 +63,25 @@ class Deployment:
     def from_json(cls, data: dict[str, Any]) -> Self:
         """Deployment of `to_json`. Raises `ValueError` or `TypeError`."""
         names = {f.name for f in dataclasses.fields(cls)}
-        if set(data) != names:
+        if set(data) not in (names, names - _LATER):
             raise ValueError(f"fields {sorted(names ^ set(data))} are missing or surplus")
         return cls(**{name: _read(name, value) for name, value in data.items()})
 
     def save(self, path: Path) -> None:
         """Writes the file in one step, so that nobody reads half of it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(path.name + ".new")
-        fresh.write_text(json.dumps(self.to_json(), indent=2) + "\n")
-        fresh.replace(path)
+        save_json(path, self.to_json())
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Deployment of a file.
+        """Deployment of a file, or of an address book.
 
         Raises:
             BadRequest: there is no such file.
             Broken: the file is not one of ours.
         """
         try:
-            return cls.from_json(json.loads(path.read_text()))
+            data = json.loads(path.read_text())
+            return cls.from_json(data.get("deployment", data))
         except FileNotFoundError as error:
             raise BadRequest(
                 ErrorCode.INVALID_REQUEST, f"no deployment file at {path}: {_REMEDY}", path=str(path)
@@ -85,7 +94,40 @@ class Deployment:
             ) from error
 
 
-_ADDRESSES = frozenset({"token", "registry", "escrow", "treasury"})
+def check_writable(path: Path) -> None:
+    """Passes where `save_json` can write; makes the folder.
+
+    Raises:
+        BadRequest: it cannot.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(path.name + ".new")
+        fresh.touch()
+        fresh.unlink()
+    except OSError as error:
+        raise BadRequest(
+            ErrorCode.INVALID_REQUEST,
+            f"{path} cannot be written ({error.strerror})",
+            hint="Name another file: --out FILE; nothing was sent.",
+        ) from error
+
+
+def save_json(path: Path, data: dict[str, Any]) -> None:
+    """Writes a JSON file in one step, its folder too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(json.dumps(data, indent=2) + "\n")
+    fresh.replace(path)
+
+
+_ADDRESSES = frozenset({"token", "registry", "escrow", "court", "treasury", "models"})
+# Fields that files of earlier releases do not have.
+_LATER = frozenset({"models"})
+_UINT64 = (1 << 64) - 1
+_MOST = {"token_decimals": 255}
 _TEXTS = _ADDRESSES | {"token_symbol", "genesis_hash"}
 
 
@@ -93,6 +135,8 @@ def _read(name: str, value: Any) -> Any:
     kind = str if name in _TEXTS else int
     if not isinstance(value, kind) or isinstance(value, bool):
         raise TypeError(f"{name} must be {kind.__name__}")
+    if isinstance(value, int) and not 0 <= value <= _MOST.get(name, _UINT64):
+        raise ValueError(f"{name} is {value}")
     if name == "genesis_hash":
         return from_hex(str(value), 32)
-    return checksum(str(value)) if name in _ADDRESSES else value
+    return typed_address(str(value)) if name in _ADDRESSES else value

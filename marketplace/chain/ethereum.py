@@ -64,6 +64,11 @@ class Ethereum:
         """Block of a number; None above the head."""
         return _block(self._read("eth_getBlockByNumber", hex(number), False))
 
+    def next_timestamp(self) -> int:
+        """Unix seconds of the block that comes next; where a chain is idle, long after its newest."""
+        found = self._read("eth_getBlockByNumber", "pending", False)
+        return int(found["timestamp"], 16) if found else self.head().timestamp
+
     def code(self, address: str) -> bytes:
         """Code at an address; empty where there is no contract."""
         return from_hex(self._read("eth_getCode", address, "latest"))
@@ -89,7 +94,9 @@ class Ethereum:
         Raises:
             BadRequest: it would revert; the detail is the contract's error.
         """
-        fields = {"from": sender, "data": to_hex(call.data)} | ({"to": call.to} if call.to else {})
+        fields: dict[str, Any] = {"from": sender, "data": to_hex(call.data)}
+        fields |= {"to": call.to} if call.to else {}
+        fields |= {"accessList": call.access_list} if call.access_list else {}
         try:
             return int(self._rpc.read("eth_estimateGas", fields, "pending"), 16)
         except RpcRefused as refused:
@@ -109,6 +116,25 @@ class Ethereum:
         found: list[dict[str, Any]] = self._read("eth_getLogs", query)
         return found
 
+    def long_logs(
+        self, addresses: list[str], first: int, last: int, topics: list[Any]
+    ) -> list[dict[str, Any]]:
+        """As `logs`, for any number of blocks: in ranges as narrow as the node wants them."""
+        found: list[dict[str, Any]] = []
+        span = last - first + 1
+        while first <= last:
+            end = min(first + span - 1, last)
+            try:
+                found += self.logs(addresses, first, end, topics)
+            except ChainTrouble as trouble:
+                # Each node words its limit otherwise; a refusal of one block is about something else.
+                if "rpc_code" not in trouble.values or span == 1:
+                    raise
+                span = (span + 1) // 2
+                continue
+            first = end + 1
+        return found
+
     def tx_receipt(self, tx_hash: bytes) -> TxSeen | None:
         """Where a transaction was mined; None while it is not."""
         found = self._read("eth_getTransactionReceipt", to_hex(tx_hash))
@@ -121,6 +147,11 @@ class Ethereum:
             gas_used=int(found["gasUsed"], 16),
             contract=found.get("contractAddress"),
         )
+
+    def tx_input(self, tx_hash: bytes) -> bytes:
+        """Calldata of a transaction; empty when the node does not have it."""
+        found = self._read("eth_getTransactionByHash", to_hex(tx_hash))
+        return from_hex(found["input"]) if found else b""
 
     def knows(self, tx_hash: bytes) -> bool:
         """Whether the node holds a transaction, mined or waiting."""

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from web3 import HTTPProvider
 from web3.types import RPCEndpoint
 
-from marketplace.protocol.errors import ChainTrouble, ErrorCode
+from marketplace.protocol.errors import BadRequest, ChainTrouble, ErrorCode
 
 _PAUSES_SECONDS: Final = (0.1, 0.4)
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -41,7 +41,7 @@ class Rpc:
         self.url = url
         self._sleep = sleep
         options: dict[str, Any] = {"timeout": timeout_seconds}
-        if urlsplit(url).hostname in _LOOPBACK:
+        if _host(url) in _LOOPBACK:
             # A proxy named in the environment must not stand between us and a chain on this machine.
             options["proxies"] = {"http": "", "https": ""}
         self._provider = HTTPProvider(url, request_kwargs=options, exception_retry_configuration=None)
@@ -88,13 +88,34 @@ class Rpc:
     def _refused(self, method: str, error: dict[str, Any]) -> ChainTrouble | RpcRefused:
         code, message = int(error.get("code", 0)), str(error.get("message", "refused"))
         if code == _LIMIT_EXCEEDED:
-            return ChainTrouble(ErrorCode.CHAIN_UNAVAILABLE, f"{method}: {message}", again=True)
+            detail = f"{method}: {message}"
+            return ChainTrouble(ErrorCode.CHAIN_UNAVAILABLE, detail, again=True, rpc_code=code)
         return RpcRefused(method, code, message, _revert_data(error.get("data")))
 
     def _name(self) -> str:
         # Path and query of an RPC address often hold the operator's API key.
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.hostname}:{parts.port}" if parts.port else f"{parts.hostname}"
+
+
+def _host(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        # Reading the port refuses one that is no number.
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return parts.hostname
+    except ValueError as error:
+        raise _no_address() from error
+    raise _no_address()
+
+
+def _no_address() -> BadRequest:
+    # Not shown: an RPC address often holds its operator's API key.
+    return BadRequest(
+        ErrorCode.INVALID_REQUEST,
+        "the RPC's address is none",
+        hint="Write it as in http://127.0.0.1:8545: --rpc URL or WATT_RPC_URL.",
+    )
 
 
 def _revert_data(data: Any) -> bytes:

@@ -131,12 +131,7 @@ class Sender:
             if record.state in (TxState.CONFIRMED, TxState.REVERTED):
                 break
             if waited_seconds >= timeout_seconds:
-                raise ChainTrouble(
-                    ErrorCode.CHAIN_UNAVAILABLE,
-                    f"{call.what}: not confirmed within {timeout_seconds} s; ask again for the same intent",
-                    intent=intent,
-                    tx_hash=to_hex(record.tx_hash),
-                )
+                raise _unconfirmed(call, record, timeout_seconds)
             pause = _POLLS_SECONDS[min(polls, len(_POLLS_SECONDS) - 1)]
             self._sleep(pause)
             waited_seconds, polls = waited_seconds + pause, polls + 1
@@ -200,6 +195,7 @@ class Sender:
             "maxPriorityFeePerGas": prepared.tip_wei,
             "value": 0,
             "data": to_hex(prepared.call.data),
+            "accessList": prepared.call.access_list,
         }
         if prepared.call.to is not None:
             fields["to"] = checksum(prepared.call.to)
@@ -276,6 +272,19 @@ class Sender:
 
 def _refused(call: Call, detail: str) -> BadRequest:
     return BadRequest(ErrorCode.TRANSACTION_REVERTED, detail, what=call.what, error="", args={})
+
+
+def _unconfirmed(call: Call, record: TxRecord, timeout_seconds: float) -> ChainTrouble:
+    tx_hash = to_hex(record.tx_hash)
+    late = f"is not confirmed within {timeout_seconds} s; it may still be mined"
+    return ChainTrouble(
+        ErrorCode.CHAIN_UNAVAILABLE,
+        f"{call.what}: transaction {tx_hash} {late}",
+        intent=record.intent,
+        tx_hash=tx_hash,
+        # Most who wait keep no journal: for them the same wish again is a second transaction.
+        hint=f"See what became of it before you repeat it: watt wallet show --tx {tx_hash}",
+    )
 
 
 def _named(record: TxRecord) -> dict[str, object]:

@@ -9,7 +9,21 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
-from marketplace.cli import config, funds, market, records, screen, work
+from marketplace.cli import (
+    config,
+    deploying,
+    disputes,
+    jurors,
+    keys,
+    market,
+    models,
+    records,
+    screen,
+    sessions,
+    tasks,
+    wallets,
+    work,
+)
 from marketplace.cli.exits import Exit, exit_of
 from marketplace.protocol.errors import BadRequest, ErrorCode, WattError
 
@@ -47,12 +61,34 @@ class Plugin(TyperGroup):
         """The base class has none to give."""
 
 
+class ModelCommands(TyperGroup):
+    """`watt models`: a command of its own, and below it those of another package, loaded when wanted."""
+
+    def __init__(self, **options: Any) -> None:
+        self._loaded: Any = None
+        super().__init__(**options)
+
+    @property
+    def commands(self) -> Any:
+        """Name to command; none where no package adds any."""
+        if self._loaded is None:
+            point = _entry_points().get("models")
+            group: Any = typer.main.get_command(point.load()) if point else None
+            self._loaded = group.commands if group else {}
+        return self._loaded
+
+    @commands.setter
+    def commands(self, _: Any) -> None:
+        """The base class has none to give."""
+
+
 class Commands(TyperGroup):
     """Our commands, then those that other packages add."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.commands["node"] = Plugin("node", "Sell inference: run and watch a node.")
+        self.commands["audit"] = Plugin("audit", "Check that a node did the work it signed for.")
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """A command by name; names we do not know are looked up among installed packages."""
@@ -77,8 +113,15 @@ def build() -> typer.Typer:
 
     market.register(made)
     work.register(made)
+    tasks.register(made)
+    made.add_typer(models.app(ModelCommands), name="models")
     records.register(made)
-    funds.register(made)
+    wallets.register(made)
+    sessions.register(made)
+    keys.register(made)
+    disputes.register(made)
+    jurors.register(made)
+    deploying.register(made)
     return made
 
 
@@ -99,7 +142,7 @@ def invoke(arguments: Sequence[str]) -> int:
         screen.complain(error, _currency(), as_json=as_json)
         return exit_of(error)
     except ModuleNotFoundError as missing:
-        extra = "node" if arguments[:1] == ["node"] else "all"
+        extra = "node" if arguments[:1] in (["node"], ["models"], ["audit"]) else "all"
         screen.complain(_not_installed(missing, extra), screen.Currency(), as_json=as_json)
         return Exit.FAILED
     return Exit.OK
@@ -128,7 +171,7 @@ def _load(name: str) -> Any:
     try:
         return point.load() if point else _absent(name)
     except ModuleNotFoundError as missing:
-        raise _not_installed(missing, name) from missing
+        raise _not_installed(missing, "node" if name == "audit" else name) from missing
 
 
 def _absent(name: str) -> Any:

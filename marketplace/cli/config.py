@@ -12,6 +12,7 @@ from marketplace.cli.screen import Currency
 from marketplace.protocol.errors import BadRequest, ErrorCode
 
 DEFAULT_GATEWAY: Final = "http://127.0.0.1:8402"
+_MOST_DECIMALS: Final = 255
 PROFILE_NAME: Final = "market.json"
 SECRET: Final = frozenset({"api_key", "private_key"})
 _VARIABLES: Final = {
@@ -63,9 +64,12 @@ class Config:
         """The deployment's token; test dollars while there is no deployment."""
         try:
             found = json.loads(Path(self.get("deployment") or "").read_text())
-            return Currency(symbol=str(found["token_symbol"]), decimals=int(found["token_decimals"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            found = found.get("deployment", found)
+            symbol, decimals = str(found["token_symbol"]), int(found["token_decimals"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
             return Currency()
+        # A file with other decimals is refused where it is used; here it would only fill the memory.
+        return Currency(symbol=symbol, decimals=decimals) if 0 <= decimals <= _MOST_DECIMALS else Currency()
 
 
 def load(data_dir: Path | None = None, **flags: str | Path | None) -> Config:
@@ -87,6 +91,14 @@ def journal_path(config: Config) -> Path:
     """What the key has promised: beside its wallet; the demo buyer's goes with the local market."""
     wallet = config.get("wallet")
     return Path(wallet).with_suffix(".journal.db") if wallet else config.data_dir / "client.db"
+
+
+def keys_dir(config: Config) -> Path:
+    """Where keys made for agents are kept: beside the wallet, or with the local market."""
+    wallet = config.get("wallet")
+    if wallet:
+        return Path(wallet).parent / "keys"
+    return config.data_dir / "keys" if config.get("private_key") else own_wallet().parent / "keys"
 
 
 def _find(name: str, flag: str | Path | None, profile: dict[str, str]) -> Setting:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from marketplace.cli import inputs
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Gateway = Annotated[str | None, typer.Option("--gateway", metavar="URL", help="Gateway (WATT_GATEWAY_URL).")]
 Rpc = Annotated[str | None, typer.Option("--rpc", metavar="URL", help="Chain RPC (WATT_RPC_URL).")]
@@ -20,10 +22,19 @@ WalletFile = Annotated[
 PassphraseFile = Annotated[
     Path | None, typer.Option("--passphrase-file", metavar="FILE", help="Passphrase of the wallet.")
 ]
-Model = Annotated[str | None, typer.Option("--model", "-m", help="Name or 0x… id; else the first on offer.")]
+Amount = Annotated[str, typer.Argument(metavar="AMOUNT", help="In token units, as in 2.50.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Model = Annotated[
+    str | None, typer.Option("--model", "-m", help="Name, name@version or 0x… id; else the first on offer.")
+]
 MaxCost = Annotated[str | None, typer.Option("--max-cost", metavar="AMOUNT", help="Most it may cost.")]
-Node = Annotated[int | None, typer.Option("--node", metavar="ID", help="Only this node.")]
-Timeout = Annotated[int, typer.Option("--timeout", metavar="SECONDS", help="Free if not done by then.")]
+Node = Annotated[
+    int | None,
+    typer.Option("--node", min=1, max=inputs.MOST_NODE, metavar="ID", help="Only this node."),
+]
+Timeout = Annotated[
+    int, typer.Option("--timeout", min=1, metavar="SECONDS", help="Free if not done by then.")
+]
 
 
 def doc(summary: str, *examples: str, more: Sequence[str] = ()) -> str:

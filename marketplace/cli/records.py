@@ -1,4 +1,4 @@
-"""`watt jobs`, `job`, `receipt get`, `receipt verify`: what was done, and the proof of it."""
+"""`watt jobs`, `job`, `cancel`, `receipt get`, `receipt verify`: what was done, and the proof of it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
     """Adds the commands of this page."""
     app.command("jobs", help=_JOBS)(jobs)
     app.command("job", help=_JOB)(job)
+    app.command("cancel", help=_CANCEL)(cancel)
     receipts = typer.Typer(no_args_is_help=True, help="Fetch receipts and verify them offline.")
     receipts.command("get", help=_GET)(get)
     receipts.command("verify", help=_VERIFY)(verify)
@@ -82,6 +83,31 @@ def job(
     began = int(found.get("created_at_ms") or 0)
     for line in found.get("timeline") or []:
         screen.out(f"  {_moment(line, began)}")
+
+
+_CANCEL = doc(
+    "End a running job with what it has delivered; only that is paid.",
+    "watt cancel job_abc…",
+    "watt cancel job_abc… --json",
+)
+
+
+def cancel(
+    job_id: Annotated[str, typer.Argument(metavar="ID", help="As `watt jobs` lists it.")],
+    gateway: Gateway = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Cancels a job; its node stops at the next step."""
+    from marketplace.cli.asking import ask
+
+    found = ask(configs.load(data_dir, gateway_url=gateway), "POST", f"/v1/jobs/{_segment(job_id)}/cancel")
+    if json:
+        screen.emit(found)
+        return
+    # A job that runs ends a moment later, with its receipt.
+    asked = "asked its node to stop" if found.get("ended_at_ms") is None else str(found.get("sentence"))
+    screen.done(f"{found['job_id']}: {asked}")
 
 
 def _moment(line: dict[str, Any], began_ms: int) -> str:

@@ -6,12 +6,14 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from marketplace.protocol.errors import ErrorCode, WattError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_CALENDAR_ENDS: Final = 253_402_300_800
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +85,7 @@ def complain(error: WattError, currency: Currency, *, as_json: bool) -> None:
     """An error as a sentence, its code and its remedy; or as one JSON object on stdout."""
     from marketplace.client.problems import hint_of
 
-    sentence, hint = _worded(error, currency, hint_of(error))
+    sentence, hint = worded(error, currency, hint_of(error))
     if as_json:
         known = {k: v for k, v in error.values.items() if isinstance(v, str | int) and k != "hint"}
         body = {
@@ -99,6 +101,28 @@ def complain(error: WattError, currency: Currency, *, as_json: bool) -> None:
     failed(sentence, error.code.value, hint)
 
 
+def worded(error: WattError, currency: Currency, hint: str) -> tuple[str, str]:
+    """Sentence and remedy with amounts as people write them."""
+    values = error.values
+    if error.code is ErrorCode.PRICE_ABOVE_MAX and "ceiling_atoms" in values:
+        ceiling, most = int(str(values["ceiling_atoms"])), int(str(values["max_atoms"]))
+        asks = currency.bare(ceiling)
+        sentence = f"No node will do this for {currency.show(most)}; the cheapest asks up to {asks}."
+        return sentence, f"--max-cost {asks}, or shorten it: --max-tokens"
+    if error.code is ErrorCode.SESSION_UNDERFUNDED and "need_atoms" in values:
+        need = int(str(values["need_atoms"]))
+        if "cap" in values:
+            left = currency.bare(str(values["left_atoms"]))
+            return f"This needs {currency.show(need)}; the key's {values['cap']} cap leaves {left}.", hint
+        have = int(str(values["have_atoms"]))
+        if "buyer" in values:
+            account = f"the account of {values['buyer']} has {currency.bare(have)}"
+            return f"This needs {currency.show(need)}; {account}.", hint
+        sentence = f"This needs {currency.show(need)}; the account has {currency.bare(have)}."
+        return sentence, f"watt wallet deposit {currency.bare(max(need - have, 1))}"
+    return error.detail, hint
+
+
 def failed(sentence: str, code: str, hint: str) -> None:
     """A failure, for people: what, its name, what to do."""
     screen = console(stderr=True)
@@ -110,6 +134,9 @@ def when(unix_seconds: int) -> str:
     """A moment, as in `2026-11-24 01:08 UTC`."""
     from datetime import UTC, datetime
 
+    # The contracts count seconds in 48 bits, which goes beyond the calendar.
+    if unix_seconds >= _CALENDAR_ENDS:
+        return "never"
     return f"{datetime.fromtimestamp(unix_seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
@@ -118,21 +145,6 @@ def console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     return Console(stderr=stderr)
-
-
-def _worded(error: WattError, currency: Currency, hint: str) -> tuple[str, str]:
-    """Sentence and remedy with amounts as people write them."""
-    values = error.values
-    if error.code is ErrorCode.PRICE_ABOVE_MAX and "ceiling_atoms" in values:
-        ceiling, most = int(str(values["ceiling_atoms"])), int(str(values["max_atoms"]))
-        asks = currency.bare(ceiling)
-        sentence = f"No node will do this for {currency.show(most)}; the cheapest asks up to {asks}."
-        return sentence, f"--max-cost {asks}, or shorten it: --max-tokens"
-    if error.code is ErrorCode.SESSION_UNDERFUNDED and "need_atoms" in values:
-        need, have = int(str(values["need_atoms"])), int(str(values["have_atoms"]))
-        sentence = f"This needs {currency.show(need)}; the account has {currency.bare(have)}."
-        return sentence, f"watt wallet deposit {currency.bare(max(need - have, 1))}"
-    return error.detail, hint
 
 
 def _numeric(text: str) -> bool:

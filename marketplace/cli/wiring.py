@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from marketplace.cli.config import Config, journal_path, own_wallet
+from marketplace.cli.inputs import passphrase_of
 from marketplace.protocol.errors import BadRequest, ErrorCode
 
 if TYPE_CHECKING:
     from marketplace.chain.client import ChainClient
+    from marketplace.client.disputes import Disputes
     from marketplace.client.gateway import Gateway
+    from marketplace.client.payer import Grant
+    from marketplace.client.spending import OwnSessions
     from marketplace.client.sync import Wattline
     from marketplace.client.wallet import BuyerWallet
     from marketplace.protocol.signing import Signer
@@ -27,6 +31,7 @@ def open_client(config: Config, passphrase_file: Path | None = None) -> Wattline
         rpc_url=config.need("rpc_url"),
         deployment=Path(config.need("deployment")),
         key=signer(config, passphrase_file),
+        grant=grant(config),
         journal_path=journal_path(config),
     )
 
@@ -54,6 +59,36 @@ def open_wallet(config: Config, passphrase_file: Path | None = None) -> BuyerWal
     return BuyerWallet.open(key, config.need("rpc_url"), Path(config.need("deployment")))
 
 
+def open_sessions(config: Config, passphrase_file: Path | None = None) -> OwnSessions:
+    """Sessions by transactions of one's own; a granted key pays from its buyer's account."""
+    from marketplace.client.payer import Payer
+    from marketplace.client.spending import OwnSessions
+
+    wallet, held = open_wallet(config, passphrase_file), grant(config)
+    if held is None:
+        return OwnSessions(wallet)
+    now = held.at(wallet.chain.key(held.buyer, held.key).nodes_root)
+    return OwnSessions(wallet, Payer.granted(wallet.signer, now, wallet.deployment.domain))
+
+
+def open_disputes(config: Config, passphrase_file: Path | None = None) -> Disputes:
+    """The court; sessions opened from here are known by the journal."""
+    from marketplace.client.disputes import Disputes
+    from marketplace.client.journal import Journal
+
+    path = journal_path(config)
+    journal = Journal(path) if path.exists() else None
+    return Disputes(open_wallet(config, passphrase_file), journal)
+
+
+def grant(config: Config) -> Grant | None:
+    """The grant beside the named key file; None where the key is a buyer's own."""
+    from marketplace.client.payer import grant_of
+
+    wallet = config.get("wallet")
+    return grant_of(Path(wallet)) if wallet else None
+
+
 def signer(config: Config, passphrase_file: Path | None = None) -> Signer:
     """The buyer's key: a named wallet, else a private key, else the wallet in its usual place.
 
@@ -79,7 +114,7 @@ def passphrase(wallet: Path, file: Path | None) -> str | None:
     from marketplace.client.keyfile import is_keystore
 
     if file is not None:
-        return file.read_text().rstrip("\n")
+        return passphrase_of(file)
     if "WATT_PASSPHRASE" in os.environ:
         return os.environ["WATT_PASSPHRASE"]
     if not is_keystore(wallet) or not sys.stdin.isatty():

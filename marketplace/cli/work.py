@@ -1,4 +1,4 @@
-"""`watt run`, `embed`, `quote`, `models`, `nodes`: buying inference and looking around first."""
+"""`watt run`, `embed`, `quote`, `nodes`: buying inference and looking around first."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from marketplace.cli import bought, screen, wiring
 from marketplace.cli import config as configs
-from marketplace.cli import screen, wiring
 from marketplace.cli.options import (
     DataDir,
     Gateway,
@@ -26,7 +26,7 @@ from marketplace.cli.options import (
 from marketplace.protocol.errors import BadRequest, ErrorCode
 
 if TYPE_CHECKING:
-    from marketplace.client.results import ChatResult, Paid
+    from marketplace.client.results import ChatResult
     from marketplace.client.sync import Wattline
 
 Save = Annotated[Path | None, typer.Option("--save", metavar="FILE", help="Write the receipt bundle here.")]
@@ -40,7 +40,6 @@ def register(app: typer.Typer) -> None:
     app.command("run", help=_RUN)(run)
     app.command("embed", help=_EMBED)(embed)
     app.command("quote", help=_QUOTE)(quote)
-    app.command("models", help=_MODELS)(models)
     app.command("nodes", help=_NODES)(nodes)
 
 
@@ -76,9 +75,9 @@ def run(
     """Runs a chat job."""
     messages = _messages(prompt, file, system)
     config = configs.load(data_dir, gateway_url=gateway, rpc_url=rpc, wallet=wallet)
-    with wiring.open_client(config, passphrase_file) as client:
+    with bought.faults_kept(config, save), wiring.open_client(config, passphrase_file) as client:
         options: dict[str, Any] = {
-            "model": model or _first_model(client, "chat"),
+            "model": model or first_model(client, "chat"),
             "max_tokens": max_tokens,
             "temperature": temperature,
             "seed": seed,
@@ -87,11 +86,11 @@ def run(
             "timeout_seconds": timeout,
         }
         result = client.chat(messages, **options) if json else _stream(client, messages, options)
-    _kept(result, save)
+    bought.kept(result, config, save)
     if json:
-        screen.emit({"text": result.text, "finish": result.finish, **_paid(result)})
+        screen.emit({"text": result.text, "finish": result.finish, **bought.paid(result)})
     else:
-        _receipt_line(result, config)
+        bought.receipt_line(result, config)
 
 
 _EMBED = doc(
@@ -117,26 +116,26 @@ def embed(
     json: Json = False,
 ) -> None:
     """Runs an embeddings job."""
-    texts = [line for line in _read(file).splitlines() if line.strip()]
+    texts = [line for line in read(file).splitlines() if line.strip()]
     if not texts:
         raise typer.BadParameter("there is no text in it", param_hint="FILE")
     config = configs.load(data_dir, gateway_url=gateway, rpc_url=rpc, wallet=wallet)
-    with wiring.open_client(config, passphrase_file) as client:
+    with bought.faults_kept(config, save), wiring.open_client(config, passphrase_file) as client:
         result = client.embed(
             texts,
-            model=model or _first_model(client, "embed"),
+            model=model or first_model(client, "embed"),
             max_cost=max_cost,
             node=node,
             timeout_seconds=timeout,
         )
-    _kept(result, save)
+    bought.kept(result, config, save)
     if json:
-        screen.emit({"vectors": result.vectors, **_paid(result)})
+        screen.emit({"vectors": result.vectors, **bought.paid(result)})
         return
     for text, vector in zip(texts, result.vectors, strict=True):
         head = " ".join(f"{number:+.4f}" for number in vector[:4])
         screen.out(f"{len(vector)}\t{head} …\t{text[:40]}")
-    _receipt_line(result, config)
+    bought.receipt_line(result, config)
 
 
 _QUOTE = doc(
@@ -164,32 +163,15 @@ def quote(
         raise typer.BadParameter("must be chat or embed", param_hint="--task")
     config = configs.load(data_dir, gateway_url=gateway)
     messages = _messages(prompt, file, None)
-    body: dict[str, Any] = {"model": model or _asked_model(config, task), "task": task}
-    body |= {"messages": messages, "max_tokens": max_tokens} if task == "chat" else {"input": _read(prompt)}
+    body: dict[str, Any] = {"model": model or asked_model(config, task), "task": task}
+    body |= {"messages": messages, "max_tokens": max_tokens} if task == "chat" else {"input": read(prompt)}
     body |= {"max_cost": max_cost} if max_cost else {}
     body |= {"node": node} if node else {}
     found = _ask(config, "POST", "/v1/quotes", body)
     if json:
         screen.emit(found)
         return
-    _quote_table(found["quotes"], config)
-    if not any(q["eligible"] for q in found["quotes"]):
-        raise BadRequest(ErrorCode.NO_NODE, "No node can take this now.")
-
-
-_MODELS = doc("List the models on offer and their cheapest prices.", "watt models", "watt models --json")
-
-
-def models(gateway: Gateway = None, data_dir: DataDir = None, json: Json = False) -> None:
-    """Lists models."""
-    config = configs.load(data_dir, gateway_url=gateway)
-    rows = _ask(config, "GET", "/v1/models")["data"]
-    if json:
-        screen.emit({"models": rows})
-        return
-    columns = ("MODEL", "TASK", "CONTEXT", "OFFERS", "MODEL ID")
-    names = ("id", "task", "context_tokens", "offers", "model_id")
-    screen.table(columns, [[str(row.get(name, "")) for name in names] for row in rows])
+    show_quotes(found["quotes"], config)
 
 
 _NODES = doc("List the nodes of the market.", "watt nodes", "watt nodes --json")
@@ -233,35 +215,40 @@ def _stream(client: Wattline, messages: list[dict[str, str]], options: dict[str,
 
 
 def _messages(prompt: str, file: Path | None, system: str | None) -> list[dict[str, str]]:
-    text = _read(prompt) if prompt == "-" else prompt
+    text = read(prompt) if prompt == "-" else prompt
     if file is not None:
-        text = f"{text}\n\n{_read(str(file))}"
+        text = f"{text}\n\n{read(str(file))}"
     first = [{"role": "system", "content": system}] if system else []
     return [*first, {"role": "user", "content": text}]
 
 
-def _read(name: str) -> str:
-    if name == "-":
-        return sys.stdin.read()
+def read(name: str) -> str:
+    """Text of a file, or of stdin for `-`. Raises `BadRequest`."""
     try:
-        return Path(name).read_text()
+        return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
     except OSError as error:
         raise BadRequest(
             ErrorCode.NOT_FOUND, f"{name} cannot be read ({error.strerror}).", hint="Check the path."
         ) from error
+    except UnicodeDecodeError as error:
+        raise BadRequest(
+            ErrorCode.INVALID_REQUEST, f"{name} is not text in UTF-8.", hint="Hand in the text of it."
+        ) from error
 
 
-def _first_model(client: Wattline, task: str) -> str:
+def first_model(client: Wattline, task: str) -> str:
+    """The first model on offer for a task. Raises `BadRequest`."""
     return _named(client.models(), task)
 
 
-def _asked_model(config: configs.Config, task: str) -> str:
+def asked_model(config: configs.Config, task: str) -> str:
+    """The same, without a key. Raises `BadRequest`."""
     return _named(_ask(config, "GET", "/v1/models")["data"], task)
 
 
 def _named(rows: list[dict[str, Any]], task: str) -> str:
     for row in rows:
-        if row.get("task") == task:
+        if task in row.get("tasks", [row.get("task")]):
             return str(row["id"])
     raise BadRequest(ErrorCode.NO_NODE, f"No model for {task} is on offer.", hint="watt models")
 
@@ -274,7 +261,8 @@ def _ask(
     return ask(config, method, path, body)
 
 
-def _quote_table(rows: list[dict[str, Any]], config: configs.Config) -> None:
+def show_quotes(rows: list[dict[str, Any]], config: configs.Config) -> None:
+    """Quotes as a table. Raises `BadRequest` when none of them can be taken."""
     money = config.currency
     columns = ("NODE", f"MOST IT COSTS {money.symbol}", "QUEUE", "WHY")
     screen.table(
@@ -292,46 +280,5 @@ def _quote_table(rows: list[dict[str, Any]], config: configs.Config) -> None:
     if rows:
         most_in, most_out = rows[0]["units_in_ceiling"], rows[0]["units_out_ceiling"]
         screen.note(f"up to {most_in} units in, {most_out} out · nothing charged")
-
-
-def _paid(result: Paid) -> dict[str, Any]:
-    """What every paid job tells, as JSON."""
-    return {
-        "job_id": result.job_id,
-        "receipt_id": result.receipt_id,
-        "trace_id": result.trace_id,
-        "node_id": result.node_id,
-        "model": result.model,
-        "model_id": result.model_id,
-        "cost": result.cost,
-        "cost_atoms": str(result.cost_atoms),
-        "ceiling_atoms": str(result.ceiling_atoms),
-        "currency": result.currency,
-        "units_in": result.units_in,
-        "units_out": result.units_out,
-        "energy_millijoules": result.energy_millijoules,
-        "verified": all(check.ok for check in result.checks),
-        "acknowledged": result.acknowledged,
-        "attempts": result.attempts,
-    }
-
-
-def _kept(result: Paid, save: Path | None) -> None:
-    if save is not None:
-        import json
-
-        save.write_text(json.dumps(result.bundle.to_json(), indent=2) + "\n")
-
-
-def _receipt_line(result: Paid, config: configs.Config) -> None:
-    money = config.currency
-    back = result.ceiling_atoms - result.cost_atoms
-    parts = [f"paid {money.show(result.cost_atoms)}", f"{money.bare(back)} of the maximum not used"]
-    parts.append(f"{result.units_in}+{result.units_out} units")
-    if result.energy_millijoules:
-        joules, rest = divmod(result.energy_millijoules, 1000)
-        parts.append(f"{joules}.{rest // 100} J")
-    parts += [f"node {result.node_id}", result.receipt_id, "✓ verified"]
-    screen.note(" · ".join(parts))
-    if not result.acknowledged:
-        screen.note("The voucher did not arrive; the next job's voucher covers this one.")
+    if not any(row["eligible"] for row in rows):
+        raise BadRequest(ErrorCode.NO_NODE, "No node can take this now.")

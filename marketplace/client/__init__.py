@@ -15,10 +15,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from marketplace.client.aio import AsyncWattline as AsyncWattline
+    from marketplace.client.disputes import Disputes as Disputes
+    from marketplace.client.keys import BuyerKeys as BuyerKeys
+    from marketplace.client.payer import Grant as Grant
     from marketplace.client.problems import GatewayProblem as GatewayProblem
     from marketplace.client.problems import GatewayTrouble as GatewayTrouble
     from marketplace.client.results import ChatResult as ChatResult
     from marketplace.client.results import EmbedResult as EmbedResult
+    from marketplace.client.results import TaskResult as TaskResult
+    from marketplace.client.spending import OwnSessions as OwnSessions
     from marketplace.client.sync import Wattline as Wattline
     from marketplace.client.verify import Check as Check
     from marketplace.client.verify import verify_receipt as verify_receipt
@@ -26,12 +31,17 @@ if TYPE_CHECKING:
 
 _HOMES: Final = {
     "AsyncWattline": "aio",
+    "BuyerKeys": "keys",
     "BuyerWallet": "wallet",
     "ChatResult": "results",
     "Check": "verify",
+    "Disputes": "disputes",
     "EmbedResult": "results",
     "GatewayProblem": "problems",
     "GatewayTrouble": "problems",
+    "Grant": "payer",
+    "OwnSessions": "spending",
+    "TaskResult": "results",
     "Wattline": "sync",
     "verify_receipt": "verify",
 }

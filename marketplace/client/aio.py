@@ -10,15 +10,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Required, Self, TypedDict, Unpack, overload
 
 from marketplace.client.anchors import check_on_chain
-from marketplace.client.asks import Ask, chat_ask, embed_ask
+from marketplace.client.asks import Ask, chat_ask, embed_ask, task_ask
 from marketplace.client.books import Books
 from marketplace.client.bundle import Bundle
 from marketplace.client.desk import Desk, threaded
 from marketplace.client.gateway import Gateway
 from marketplace.client.journal import Journal, Session
+from marketplace.client.payer import Grant, Payer
 from marketplace.client.problems import GatewayTrouble
 from marketplace.client.quotes import Quote
-from marketplace.client.results import ChatResult, EmbedResult
+from marketplace.client.results import ChatResult, EmbedResult, TaskResult
 from marketplace.client.sessions import SessionPolicy, SessionPool
 from marketplace.client.verify import Check, check_offline
 from marketplace.client.views import Surroundings
@@ -26,6 +27,7 @@ from marketplace.client.work import Done, Work
 from marketplace.protocol.hexes import from_hex, to_hex
 from marketplace.protocol.messages import Visit
 from marketplace.protocol.money import format_atoms, parse_atoms
+from marketplace.protocol.payloads import task_type
 from marketplace.protocol.signing import Signer
 
 if TYPE_CHECKING:
@@ -90,14 +92,21 @@ class AsyncWattline:
 
     Args:
         desk: the key's workplace; `open` makes one.
-        buyer: signs the opening of sessions; None where others open them for the key.
+        buyer: pays for sessions and signs their opening; None where others open them for the key.
+        payer: a key that opens them from its buyer's account, in place of `buyer`.
     """
 
     def __init__(
-        self, desk: Desk, *, buyer: Signer | None = None, policy: SessionPolicy | None = None
+        self,
+        desk: Desk,
+        *,
+        buyer: Signer | None = None,
+        payer: Payer | None = None,
+        policy: SessionPolicy | None = None,
     ) -> None:
         self.desk = desk
-        self.pool = SessionPool(desk, buyer, policy or SessionPolicy())
+        own = None if buyer is None else Payer.own(buyer)
+        self.pool = SessionPool(desk, payer or own, policy or SessionPolicy())
         self._work = Work(desk, self.pool, Books(desk))
 
     @classmethod
@@ -109,11 +118,13 @@ class AsyncWattline:
         deployment: Path | str,
         key: Signer | str,
         buyer: Signer | str | None = None,
+        grant: Grant | Path | None = None,
         journal_path: Path | str = ":memory:",
         policy: SessionPolicy | None = None,
     ) -> Self:
-        """A client for a deployment file; the key is its own buyer unless one is named.
+        """A client for a deployment file; the key is its own buyer unless a buyer or a grant is named.
 
+        Under a grant the key opens sessions from its buyer's account, inside the caps the escrow enforces.
         The file at `journal_path` holds what the key has promised: keep it as long as the key.
 
         Raises:
@@ -129,6 +140,11 @@ class AsyncWattline:
             journal=Journal(journal_path),
             key=signer,
         )
+        if grant is not None:
+            held = Grant.load(grant) if isinstance(grant, Path) else grant
+            state = await threaded(chain.key, held.buyer, held.key)
+            payer = Payer.granted(signer, held.at(state.nodes_root), desk.domain)
+            return cls(desk, payer=payer, policy=policy)
         return cls(desk, buyer=signer if buyer is None else _signer(buyer), policy=policy)
 
     async def __aenter__(self) -> Self:
@@ -170,12 +186,28 @@ class AsyncWattline:
         Raises:
             WattError: nobody did it; nothing was charged unless the error says so.
         """
-        ask = self._limited(embed_ask, texts, {"model": model, **limits})
-        async with aclosing(self._work.run(ask, limits.get("max_cost"))) as pieces:
-            async for piece in pieces:
-                if isinstance(piece, Done):
-                    return EmbedResult(vectors=piece.answer.floats(), **self._paid(piece))
-        raise GatewayTrouble("the gateway ended without a result")
+        done = await self._done(self._limited(embed_ask, texts, {"model": model, **limits}), limits)
+        return EmbedResult(vectors=done.answer.floats(), **self._paid(done))
+
+    async def ask(
+        self, task: str, body: Mapping[str, Any], *, model: str, **limits: Unpack[Limits]
+    ) -> TaskResult:
+        """Any task by name, such as `classify`; `body` has the fields of its payload.
+
+        Raises:
+            WattError: nobody did it; nothing was charged unless the error says so.
+        """
+        ask = self._limited(task_ask, body, {"task": task, "model": model, **limits})
+        done = await self._done(ask, limits)
+        answer = done.answer
+        return TaskResult(answer=task_type(task).shown(answer), rows=answer.rows, **self._paid(done))
+
+    async def quote_task(
+        self, task: str, body: Mapping[str, Any], *, model: str, **limits: Unpack[Limits]
+    ) -> list[Quote]:
+        """Ranked quotes for any task. Charges nothing."""
+        ask = self._limited(task_ask, body, {"task": task, "model": model, **limits})
+        return await self._work.quotes(ask, limits.get("max_cost"))
 
     @overload
     async def chat(
@@ -206,6 +238,10 @@ class AsyncWattline:
     async def job(self, job_id: str) -> dict[str, Any]:
         """A job as `GET /v1/jobs/{id}` tells it."""
         return await self.desk.gateway.get(f"/v1/jobs/{job_id}")
+
+    async def cancel(self, job_id: str) -> dict[str, Any]:
+        """Ends a running job with what it has delivered; only that is paid. Gives the job; idempotent."""
+        return await self.desk.gateway.post(f"/v1/jobs/{job_id}/cancel", {})
 
     async def jobs(self, *, limit: int = 20, after: str | None = None) -> list[dict[str, Any]]:
         """This key's jobs, newest first."""
@@ -261,6 +297,13 @@ class AsyncWattline:
                     done, answer = self._paid(piece), piece.answer
                     yield ChatResult(text=answer.text, finish=answer.finish or "", **done)
 
+    async def _done(self, ask: Ask, limits: Mapping[str, Any]) -> Done:
+        async with aclosing(self._work.run(ask, limits.get("max_cost"))) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Done):
+                    return piece
+        raise GatewayTrouble("the gateway ended without a result")
+
     def _limited(self, make: Any, what: Any, options: Mapping[str, Any]) -> Ask:
         rest = dict(options)
         cost, node, seconds = (
@@ -292,6 +335,7 @@ class AsyncWattline:
             "checks": done.checks,
             "acknowledged": done.acknowledged,
             "attempts": done.attempts,
+            "faults": done.faults,
         }
 
 

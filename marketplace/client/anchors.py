@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from marketplace.chain.codec import ChainEvent
 from marketplace.client.bundle import Bundle, Settlement
 from marketplace.client.verify import Check
 from marketplace.client.views import ChainView
+from marketplace.protocol.batches import SHORT_ID_BYTES
 from marketplace.protocol.eip712 import Domain
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.signing import BadSignature, signer_of
@@ -40,7 +44,7 @@ def _session(bundle: Bundle, chain: ChainView) -> Check:
     except BadSignature as error:
         return Check("session", False, str(error))
     session = chain.session(bundle.order.session_id, key)
-    if session is None:
+    if session is None or not chain.opened(bundle.order.session_id):
         return Check("session", False, f"no session {to_hex(bundle.order.session_id)} of key {key}")
     if session.node_id != bundle.node_id:
         return Check("session", False, f"the session pays node {session.node_id}, not {bundle.node_id}")
@@ -61,11 +65,33 @@ def _settlement(bundle: Bundle, chain: ChainView) -> Check:
 
 
 def _paid(bundle: Bundle, settlement: Settlement, chain: ChainView) -> Check:
-    session_id = to_hex(bundle.order.session_id)
-    for event in chain.events(settlement.block_number, settlement.block_number):
-        ours = event.name == "VoucherSettled" and event.tx_hash == settlement.tx_hash
-        if ours and event.args["sessionId"] == session_id:
-            ok = int(event.args["throughSeq"]) >= bundle.order.seq
-            detail = f"paid in block {settlement.block_number}" if ok else "it pays only earlier jobs"
-            return Check("settlement", ok, detail)
-    return Check("settlement", False, "the transaction does not pay this session")
+    # A batch names its sessions by their first bytes; that this is the only such session is checked apart.
+    short_id = to_hex(bundle.order.session_id[:SHORT_ID_BYTES])
+    ours = [
+        event
+        for event in chain.events(settlement.block_number, settlement.block_number)
+        if event.tx_hash == settlement.tx_hash and str(event.args.get("sessionId", "")).startswith(short_id)
+    ]
+    if (voucher := _first(ours, "VoucherSettled")) is not None:
+        ok = int(voucher.args["throughSeq"]) >= bundle.order.seq
+        detail = f"paid in block {settlement.block_number}" if ok else "it pays only earlier jobs"
+        return Check("settlement", ok, detail)
+    if _first(ours, "ClaimFinalised") is None and not _is_resolved(ours, bundle):
+        return Check("settlement", False, "the transaction does not pay this session")
+    # A claim pays the receipts it lists, and no other below its last.
+    if to_hex(bundle.receipt.digest(bundle.domain)) not in chain.claimed_receipts(bundle.order.session_id):
+        return Check("settlement", False, "the claim that this transaction pays does not list the receipt")
+    return Check("settlement", True, f"paid by claim in block {settlement.block_number}")
+
+
+def _first(events: Sequence[ChainEvent], name: str) -> ChainEvent | None:
+    return next((event for event in events if event.name == name), None)
+
+
+def _is_resolved(events: Sequence[ChainEvent], bundle: Bundle) -> bool:
+    """Whether the court paid an amount like this receipt's; the event does not name the receipt."""
+    amount = bundle.receipt.amount_atoms
+    return any(
+        event.name == "ClaimResolved" and event.args["isPaid"] and event.args["amount"] == amount
+        for event in events
+    )

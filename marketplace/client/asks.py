@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from marketplace.protocol.errors import BadRequest, ErrorCode
-from marketplace.protocol.payloads import ChatMessage, ChatPayload, EmbedPayload, Payload
+from marketplace.protocol.payloads import BLANK_MODEL, ChatMessage, Payload, build_payload
 
 DEFAULT_MAX_TOKENS: Final = 256
 DEFAULT_TIMEOUT_MS: Final = 120_000
+_ID_LETTERS: Final = 66
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +21,7 @@ class Ask:
     """One request and its limits.
 
     Attributes:
-        model: name or `0x…` id.
+        model: `0x…` id, `name@version` of the register of models, or a name that nodes use.
         body: fields of the payload apart from `v`, `task` and `model`.
         max_cost_atoms: most it may cost; None for the offer's own ceiling.
         node_id: the only node wanted; None for any.
@@ -28,7 +29,7 @@ class Ask:
         max_attempts: nodes asked at most.
     """
 
-    task: Literal["chat", "embed"]
+    task: str
     model: str
     body: Mapping[str, Any]
     max_cost_atoms: int | None = None
@@ -36,19 +37,18 @@ class Ask:
     timeout_ms: int = DEFAULT_TIMEOUT_MS
     max_attempts: int = 3
 
+    @property
+    def pinned(self) -> bool:
+        """Whether the model is asked for by its id, which means one set of files and no other."""
+        return self.model.startswith("0x") and len(self.model) == _ID_LETTERS
+
     def payload(self, model_id: str) -> Payload:
         """The request for one exact model.
 
         Raises:
             BadRequest: a value out of its range.
         """
-        kind = ChatPayload if self.task == "chat" else EmbedPayload
-        try:
-            return kind.model_validate({**self.body, "model": model_id})
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise BadRequest(ErrorCode.INVALID_REQUEST, f"{where}: {first['msg']}") from error
+        return build_payload(self.task, model_id, self.body)
 
 
 def chat_ask(
@@ -82,10 +82,17 @@ def embed_ask(texts: str | Sequence[str], *, model: str, **limits: Any) -> Ask:
     return _checked(Ask(task="embed", model=model, body={"input": inputs}, **limits))
 
 
+def task_ask(body: Mapping[str, Any], *, task: str, model: str, **limits: Any) -> Ask:
+    """Any task, by the fields of its payload. Raises `BadRequest`."""
+    return _checked(Ask(task=task, model=model, body=dict(body), **limits))
+
+
 def quote_body(ask: Ask, max_cost: str | None) -> dict[str, Any]:
     """Body of `POST /v1/quotes`."""
     body: dict[str, Any] = {"model": ask.model, "task": ask.task}
-    if ask.task == "chat":
+    if ask.task not in ("chat", "embed"):
+        body["body"] = dict(ask.body)
+    elif ask.task == "chat":
         body["messages"] = [message.model_dump() for message in ask.body["messages"]]
         body["max_tokens"] = ask.body["max_tokens"]
     else:
@@ -108,5 +115,5 @@ def _turn(turn: Mapping[str, str]) -> ChatMessage:
 
 def _checked(ask: Ask) -> Ask:
     """The same ask, once its ranges are known to hold for any model."""
-    ask.payload("0x" + "00" * 32)
+    ask.payload(BLANK_MODEL)
     return ask

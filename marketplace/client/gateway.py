@@ -17,6 +17,7 @@ from marketplace.client.problems import GatewayTrouble, problem_of
 from marketplace.client.views import Surroundings
 
 _PAUSES_SECONDS: Final = (0.2, 0.8)
+_MOST_PORT: Final = 65_535
 _TIMEOUT: Final = httpx2.Timeout(30, read=150)
 
 
@@ -46,9 +47,15 @@ class Gateway:
         self.url = url.rstrip("/")
         self._around = around
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        self._http = httpx2.AsyncClient(
-            base_url=self.url, transport=transport, timeout=_TIMEOUT, headers=headers
-        )
+        try:
+            self._http = httpx2.AsyncClient(
+                base_url=self.url, transport=transport, timeout=_TIMEOUT, headers=headers
+            )
+            fits = (self._http.base_url.port or 0) <= _MOST_PORT
+        except (httpx2.InvalidURL, ValueError):
+            fits = False
+        if not fits:
+            raise GatewayTrouble(f"{self.url!r} is no address of a gateway.")
 
     async def aclose(self) -> None:
         """Closes the connections."""

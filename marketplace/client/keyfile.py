@@ -46,6 +46,8 @@ def load_key(path: Path, passphrase: str | None = None) -> Signer:
         raise BadRequest(
             ErrorCode.NOT_FOUND, f"No key at {path}.", path=str(path), hint="watt wallet new"
         ) from error
+    except UnicodeDecodeError as error:
+        raise _no_key(path) from error
     return _decrypt(text, path, passphrase) if text.startswith("{") else _raw(text, path)
 
 
@@ -53,7 +55,7 @@ def is_keystore(path: Path) -> bool:
     """Whether a file needs a passphrase."""
     try:
         return path.read_text().lstrip().startswith("{")
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return False
 
 
@@ -62,7 +64,7 @@ def _decrypt(text: str, path: Path, passphrase: str | None) -> Signer:
         raise _bad(f"{path} needs its passphrase", hint="Set WATT_PASSPHRASE, or --passphrase-file FILE.")
     try:
         return Signer(bytes(Account.decrypt(text, passphrase)))
-    except (ValueError, KeyError, TypeError, NotImplementedError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, NotImplementedError) as error:
         raise _bad(f"{path} does not open with this passphrase", hint="Check it and try again.") from error
 
 
@@ -70,19 +72,32 @@ def _raw(text: str, path: Path) -> Signer:
     try:
         return Signer(text if text.startswith("0x") else "0x" + text)
     except ValueError as error:
-        raise _bad(f"{path} holds no private key", hint="64 hex digits, or a keystore v3 file.") from error
+        raise _no_key(path) from error
 
 
 def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise _not_writable(path, error) from error
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
         raise _bad(
             f"{path} exists; a key is never overwritten", hint="Name another file: --out FILE."
         ) from error
+    except OSError as error:
+        raise _not_writable(path, error) from error
     with os.fdopen(descriptor, "w") as opened:
         opened.write(text)
+
+
+def _not_writable(path: Path, error: OSError) -> BadRequest:
+    return _bad(f"{path} cannot be written ({error.strerror})", hint="Name another file: --out FILE.")
+
+
+def _no_key(path: Path) -> BadRequest:
+    return _bad(f"{path} holds no private key", hint="64 hex digits, or a keystore v3 file.")
 
 
 def _bad(detail: str, *, hint: str) -> BadRequest:

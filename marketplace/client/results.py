@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from marketplace.client.bundle import Bundle
 from marketplace.client.verify import Check
-from marketplace.protocol.payloads import Answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +20,7 @@ class Paid:
         checks: every check the receipt passed before it was accepted.
         acknowledged: whether the voucher that pays it reached the gateway; else the next one does.
         attempts: nodes asked.
+        faults: bundles, as JSON, of receipts on the way that did not hold; their nodes may claim for them.
     """
 
     job_id: str
@@ -39,6 +40,7 @@ class Paid:
     checks: tuple[Check, ...]
     acknowledged: bool
     attempts: int
+    faults: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +52,15 @@ class ChatResult(Paid):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskResult(Paid):
+    """The answer of any task as its JSON, and its signed rows in the order of the inputs."""
+
+    answer: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedResult(Paid):
     """Vectors in the order of the texts."""
 
     vectors: list[list[float]]
-
-
-def answer_of(bundle: Bundle) -> Answer:
-    """The answer held by a bundle. Raises `ValueError` as `Answer.add`."""
-    return Answer(bundle.chunks)

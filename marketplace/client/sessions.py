@@ -9,14 +9,15 @@ from typing import Any
 
 import anyio
 
+from marketplace.client.caps import HeldKey, held_key
 from marketplace.client.desk import Desk, threaded
 from marketplace.client.journal import Session, SessionUse
+from marketplace.client.payer import Payer
 from marketplace.client.problems import GatewayProblem
 from marketplace.protocol.eip712 import Domain
 from marketplace.protocol.errors import BadRequest, ChainTrouble, ErrorCode
 from marketplace.protocol.hexes import ZERO_ADDRESS, from_hex, to_hex
 from marketplace.protocol.messages import Open, TopUp
-from marketplace.protocol.signing import Signer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +42,45 @@ class SessionPolicy:
     poll_seconds: float = 0.1
 
 
-class SessionPool:
-    """Sessions of `key`, paid from `buyer`'s account; without `buyer` only those opened for the key."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Purse:
+    """Money for sessions: a buyer's account, and of it what a key's caps leave; no `held` for its own."""
 
-    def __init__(self, desk: Desk, buyer: Signer | None, policy: SessionPolicy) -> None:
-        self._desk, self._buyer, self._policy = desk, buyer, policy
+    buyer: str
+    account_atoms: int
+    held: HeldKey | None = None
+
+    @property
+    def free_atoms(self) -> int:
+        """What may move now."""
+        return min(self.account_atoms, self.held.left_today_atoms) if self.held else self.account_atoms
+
+    def room(self, held_atoms: int = 0) -> int:
+        """What a session that holds so much can still take."""
+        if self.held is None:
+            return self.free_atoms
+        return max(0, min(self.free_atoms, self.held.state.per_session_atoms - held_atoms))
+
+    def lacks(self, need_atoms: int) -> BadRequest:
+        """What is in the way of so much: the cap that leaves least, else the account."""
+        if self.held is None:
+            return _short(need_atoms, self.account_atoms)
+        caps = {
+            "total": self.held.left_atoms,
+            "day": self.held.left_today_atoms,
+            "session": self.held.state.per_session_atoms,
+        }
+        tightest = min(caps, key=lambda name: caps[name])
+        if caps[tightest] < need_atoms:
+            return _capped(need_atoms, caps[tightest], tightest, self.buyer)
+        return _buyer_short(need_atoms, self.account_atoms, self.buyer)
+
+
+class SessionPool:
+    """Sessions of `key`, paid from an account; without `payer` only those opened for the key."""
+
+    def __init__(self, desk: Desk, payer: Payer | None, policy: SessionPolicy) -> None:
+        self._desk, self._payer, self._policy = desk, payer, policy
         self._lifetime_seconds = min(policy.lifetime_seconds, desk.deployment.max_session_seconds)
         self._locks: dict[int, anyio.Lock] = defaultdict(anyio.Lock)
         self._seen: set[bytes] = set()
@@ -69,14 +104,26 @@ class SessionPool:
                 raise _short(max_atoms, self._desk.journal.left_atoms(session.session_id))
             return session, seq
 
+    def may_open(self, node_id: int) -> bool:
+        """Whether nothing that is known here keeps our key from opening a session with this node."""
+        return self._payer is None or self._payer.may_pay(node_id)
+
+    async def reaches(self, node_id: int, deadline_ms: int) -> bool:
+        """Whether our key can pay this node: it may open a session, or somebody opened one for it."""
+        if self.may_open(node_id):
+            return True
+        node = await threaded(self._desk.chain.node, node_id)
+        async with self._locks[node_id]:
+            return node is not None and bool(await self._usable(node_id, node.epoch, deadline_ms))
+
     async def open(
         self, node_id: int, amount_atoms: int, *, key: str | None = None, lifetime_seconds: int | None = None
     ) -> Session:
         """Opens a session and waits until the chain has it; `key` is ours unless named."""
-        buyer = self._need_buyer()
+        payer = self._need_payer()
         now = self._now()
         terms = Open(
-            buyer=buyer.address,
+            buyer=payer.buyer,
             key=key or self._desk.key.address,
             node_id=node_id,
             amount_atoms=amount_atoms,
@@ -84,10 +131,11 @@ class SessionPool:
             expires_at=now + min(lifetime_seconds or self._lifetime_seconds, self._lifetime_seconds),
             salt=self._desk.around.random_bytes(32),
         )
+        signature = payer.sign(terms, self._desk.domain, node_id)
         # Kept before it leaves: a session that opens after a crash is found again.
         opening = _opening(terms, self._desk.domain)
         self._desk.journal.put_session(opening)
-        body = {"open": terms.to_json(), "signature": to_hex(buyer.sign(terms, self._desk.domain))}
+        body = {"open": terms.to_json(), "signature": to_hex(signature)}
         await self._desk.gateway.post("/v1/sessions", body)
         await self._until(opening, amount_atoms)
         return await self._confirmed(opening)
@@ -98,7 +146,7 @@ class SessionPool:
         Raises:
             BadRequest: a session whose terms are not in this journal.
         """
-        session, buyer = self._desk.journal.session(session_id), self._need_buyer()
+        session, payer = self._desk.journal.session(session_id), self._need_payer()
         if session is None or session.terms is None:
             raise BadRequest(
                 ErrorCode.UNKNOWN_SESSION,
@@ -112,7 +160,7 @@ class SessionPool:
         message = TopUp(session_id=session_id, deposited_atoms=total)
         body = {
             "top_up": message.to_json(),
-            "signature": to_hex(buyer.sign(message, self._desk.domain)),
+            "signature": to_hex(payer.sign(message, self._desk.domain, session.node_id)),
             "open": session.terms.to_json(),
         }
         await self._desk.gateway.post(f"/v1/sessions/{to_hex(session_id)}/topup", body)
@@ -186,15 +234,20 @@ class SessionPool:
                 await self._confirmed(_found(session_id, self._desk.key.address, state.node_id))
 
     async def _fund(self, node_id: int, usable: list[Session], need_atoms: int, deadline_ms: int) -> Session:
-        buyer = self._need_buyer()
-        balance = await threaded(self._desk.chain.account_atoms, buyer.address)
+        purse = await self._purse()
         ours = [session for session in usable if session.terms is not None]
         short = need_atoms - (self._desk.journal.left_atoms(ours[-1].session_id) if ours else 0)
-        if balance < short:
-            raise _short(short, balance)
-        amount = min(balance, max(short, need_atoms * self._policy.jobs_ahead, self._policy.min_atoms))
+        if purse.free_atoms < short:
+            raise purse.lacks(short)
+        wish = max(short, need_atoms * self._policy.jobs_ahead, self._policy.min_atoms)
         if ours:
-            return await self.top_up(ours[-1].session_id, amount)
+            room = purse.room(ours[-1].deposited_atoms)
+            if room >= short:
+                return await self.top_up(ours[-1].session_id, min(room, wish))
+        room = purse.room()
+        if room < need_atoms:
+            raise purse.lacks(need_atoms)
+        amount = min(room, max(need_atoms, wish))
         session = await self.open(node_id, amount)
         if session.expires_at <= deadline_ms // 1000:
             raise BadRequest(
@@ -203,6 +256,18 @@ class SessionPool:
                 hint="Allow less time.",
             )
         return session
+
+    async def _purse(self) -> _Purse:
+        """What may move into sessions now: the account, and of it what the caps of a key leave."""
+        payer = self._need_payer()
+        account = await threaded(self._desk.chain.account_atoms, payer.buyer)
+        if not payer.is_key:
+            return _Purse(buyer=payer.buyer, account_atoms=account)
+        state = await threaded(self._desk.chain.key, payer.buyer, payer.signer.address)
+        held = held_key(state, payer.signer.address, self._now())
+        if not held.left_today_atoms:
+            raise _spent(held, payer.buyer)
+        return _Purse(buyer=payer.buyer, account_atoms=account, held=held)
 
     async def _until(self, session: Session, deposited_atoms: int) -> None:
         """Returns once the chain has the money in the session, and the gateway knows it too."""
@@ -232,14 +297,14 @@ class SessionPool:
                 return {}
             raise
 
-    def _need_buyer(self) -> Signer:
-        if self._buyer is None:
+    def _need_payer(self) -> Payer:
+        if self._payer is None:
             raise BadRequest(
                 ErrorCode.NO_SESSION,
                 f"no open session for key {self._desk.key.address}, and no wallet to open one from",
                 hint=f"The buyer opens one: watt session open --key {self._desk.key.address}",
             )
-        return self._buyer
+        return self._payer
 
     def _now(self) -> int:
         return self._desk.now_ms() // 1000
@@ -280,6 +345,39 @@ def _short(need_atoms: int, have_atoms: int) -> BadRequest:
         need_atoms=need_atoms,
         have_atoms=have_atoms,
         hint="watt wallet deposit AMOUNT",
+    )
+
+
+def _buyer_short(need_atoms: int, have_atoms: int, buyer: str) -> BadRequest:
+    return BadRequest(
+        ErrorCode.SESSION_UNDERFUNDED,
+        f"this needs {need_atoms} atoms, the account of {buyer} has {have_atoms}",
+        need_atoms=need_atoms,
+        have_atoms=have_atoms,
+        buyer=buyer,
+        hint=f"Ask {buyer} for a deposit: watt wallet deposit",
+    )
+
+
+def _capped(need_atoms: int, left_atoms: int, cap: str, buyer: str) -> BadRequest:
+    wait = "Wait for midnight UTC, or ask" if cap == "day" else "Ask"
+    return BadRequest(
+        ErrorCode.SESSION_UNDERFUNDED,
+        f"this needs {need_atoms} atoms, the key's {cap} cap leaves {left_atoms}",
+        need_atoms=need_atoms,
+        left_atoms=left_atoms,
+        cap=cap,
+        hint=f"{wait} {buyer} for a larger one: watt keys create",
+    )
+
+
+def _spent(held: HeldKey, buyer: str) -> BadRequest:
+    today = held.left_atoms > 0
+    why = "has moved all it may today" if today else "may move nothing more" if held.is_live else "is over"
+    return BadRequest(
+        ErrorCode.SESSION_UNDERFUNDED,
+        f"the grant of key {held.key} {why}",
+        hint="Wait for midnight UTC." if today else f"Ask {buyer} for a new one: watt keys create",
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from marketplace.client.bundle import Bundle
-from marketplace.protocol.annex import Annex, exec_hash
+from marketplace.protocol.annex import Annex, AnyAnnex, exec_hash, read_annex
 from marketplace.protocol.eip712 import Message
 from marketplace.protocol.errors import BadRequest
 from marketplace.protocol.hexes import to_hex
@@ -21,6 +21,7 @@ from marketplace.protocol.merkle import request_hash, response_hash
 from marketplace.protocol.messages import ReceiptStatus
 from marketplace.protocol.payloads import (
     Answer,
+    ChatPayload,
     Payload,
     parse_payload,
     seed_of,
@@ -29,6 +30,7 @@ from marketplace.protocol.payloads import (
 )
 from marketplace.protocol.pricing import amount_due
 from marketplace.protocol.signing import BadSignature, signer_of
+from marketplace.protocol.trace import unpack_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +143,15 @@ def _response(bundle: Bundle) -> Check:
 
 def _answer(bundle: Bundle) -> Check:
     try:
-        Answer(bundle.chunks)
+        answer = Answer(bundle.chunks)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return Check("answer", False, f"a chunk cannot be read: {error}")
-    return Check("answer", True, "every chunk can be read")
+    payload = _payload(bundle)
+    status = bundle.receipt.status
+    if payload is None or status == ReceiptStatus.FAILED:
+        return Check("answer", True, "every chunk can be read")
+    problem = payload.misfit(answer, whole=status == ReceiptStatus.DONE)
+    return Check("answer", problem is None, problem or f"every chunk can be read, and answers {payload.task}")
 
 
 def _execution(bundle: Bundle) -> Check:
@@ -162,7 +169,24 @@ def _annex(bundle: Bundle) -> Check:
         return Check("annex", False, f"the annex is of trace {annex.trace_id}")
     if annex.model != to_hex(bundle.offer.model_id):
         return Check("annex", False, f"it says that model {annex.model} was run")
+    if isinstance(annex, Annex) and (wrong := _misstated(annex, _payload(bundle))):
+        return Check("annex", False, wrong)
     return Check("annex", True, f"{annex.engine}, {annex.dtype}; energy by {annex.energy_method} (attested)")
+
+
+def _misstated(annex: Annex, payload: Payload | None) -> str:
+    """What an annex says otherwise than request and receipt; empty when they agree."""
+    sampling = annex.sampling
+    if sampling is not None and isinstance(payload, ChatPayload):
+        asked = (payload.temperature_milli, payload.top_p_milli)
+        if (sampling.temperature_milli, sampling.top_p_milli) != asked:
+            return "it was sampled otherwise than asked"
+        if sampling.max_tokens > payload.max_tokens:
+            return "it allows itself more tokens than asked"
+    tokens = unpack_tokens(annex.token_ids)
+    if tokens and len(tokens) != annex.units_out:
+        return f"it counts {annex.units_out} output tokens and lists {len(tokens)}"
+    return ""
 
 
 def _seed(bundle: Bundle) -> Check:
@@ -270,8 +294,8 @@ def _payload(bundle: Bundle) -> Payload | None:
         return None
 
 
-def _annex_of(bundle: Bundle) -> Annex | None:
+def _annex_of(bundle: Bundle) -> AnyAnnex | None:
     try:
-        return Annex.model_validate_json(bundle.annex)
+        return read_annex(bundle.annex)
     except ValueError:
         return None

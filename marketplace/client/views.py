@@ -11,14 +11,23 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 
 if TYPE_CHECKING:
-    from marketplace.chain.client import ChainEvent, NodeState, SessionState, TxSeen
+    from marketplace.chain.client import ChainEvent, KeyState, NodeState, SessionState, TxSeen
 
 
 class ChainView(Protocol):
     """The reads of `chain.ChainClient` that a buyer relies on; each may raise `ChainTrouble`."""
 
     def session(self, session_id: bytes, key: str) -> SessionState | None:
-        """A session under its key; None: never opened."""
+        """A session under its key, found by the first 24 bytes of its id; None: never opened."""
+
+    def opened(self, session_id: bytes) -> bool:
+        """Whether a session with this whole id was ever opened."""
+
+    def claimed_receipts(self, session_id: bytes) -> frozenset[str]:
+        """Digests, as `0x` hex, of all receipts that were ever claimed of a session."""
+
+    def key(self, buyer: str, key: str) -> KeyState:
+        """A key of a buyer; all zero when it never had a grant."""
 
     def account_atoms(self, buyer: str) -> int:
         """Money of a buyer that is promised to nobody."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Final, Self
 
@@ -33,17 +35,34 @@ class Balance:
     gas_wei: int
 
 
+class Sent(StrEnum):
+    """What became of a transaction, as far as the RPC node knows."""
+
+    MINED = "mined"
+    REVERTED = "reverted"
+    WAITING = "waiting"
+    UNKNOWN = "unknown"
+
+
 class BuyerWallet:
     """One buyer key on one chain.
 
     Args:
         chain: already checked to be the deployment's.
         now_ms: Unix milliseconds, for the transaction journal.
+        sleep: seconds between looks at a transaction.
     """
 
-    def __init__(self, signer: Signer, chain: ChainClient, now_ms: Callable[[], int] = system_ms) -> None:
+    def __init__(
+        self,
+        signer: Signer,
+        chain: ChainClient,
+        now_ms: Callable[[], int] = system_ms,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.signer, self.chain = signer, chain
-        self._sender = Sender(chain, signer, MemoryJournal(), now_ms)
+        self._sender = Sender(chain, signer, MemoryJournal(), now_ms, sleep=sleep)
 
     @classmethod
     def open(
@@ -83,6 +102,13 @@ class BuyerWallet:
             gas_wei=self.chain.eth_balance_wei(self.address),
         )
 
+    def became_of(self, tx_hash: bytes) -> tuple[Sent, int | None]:
+        """What became of a transaction of anybody, and its block."""
+        seen = self.chain.tx_receipt(tx_hash)
+        if seen is not None:
+            return Sent.MINED if seen.ok else Sent.REVERTED, seen.block_number
+        return Sent.WAITING if self.chain.knows(tx_hash) else Sent.UNKNOWN, None
+
     def faucet(self, amount: str) -> TxRecord:
         """Mints test money; on local chains only.
 
@@ -93,8 +119,8 @@ class BuyerWallet:
             raise BadRequest(
                 ErrorCode.UNSUPPORTED, "Only a local chain has a faucet.", hint="Buy or bridge tokens."
             )
-        atoms = self._atoms(amount, most=_FAUCET_TOKENS * 10**self.deployment.token_decimals)
-        return self._send(calls.faucet(self.deployment, self.address, atoms))
+        atoms = self.atoms(amount, most=_FAUCET_TOKENS * 10**self.deployment.token_decimals)
+        return self.send(calls.faucet(self.deployment, self.address, atoms))
 
     def deposit(self, amount: str) -> TxRecord:
         """Moves tokens into the account; approves the escrow first where it must.
@@ -102,10 +128,9 @@ class BuyerWallet:
         Raises:
             BadRequest: fewer tokens or less gas than that needs.
         """
-        atoms = self._atoms(amount, most=self.chain.token_balance_atoms(self.address))
-        if self.chain.allowance_atoms(self.address, self.deployment.escrow) < atoms:
-            self._send(calls.approve(self.deployment, self.deployment.escrow, atoms))
-        return self._send(calls.deposit(self.deployment, atoms))
+        atoms = self.atoms(amount, most=self.chain.token_balance_atoms(self.address))
+        self.approve(self.deployment.escrow, atoms)
+        return self.send(calls.deposit(self.deployment, atoms))
 
     def withdraw(self, amount: str, to: str | None = None) -> TxRecord:
         """Takes money out of the account at once; what sessions hold stays there.
@@ -113,13 +138,24 @@ class BuyerWallet:
         Raises:
             BadRequest: more than the account holds.
         """
-        atoms = self._atoms(amount, most=self.chain.account_atoms(self.address))
-        return self._send(calls.withdraw(self.deployment, atoms, to or self.address))
+        atoms = self.atoms(amount, most=self.chain.account_atoms(self.address))
+        return self.send(calls.withdraw(self.deployment, atoms, to or self.address))
 
-    def _send(self, call: calls.Call) -> TxRecord:
+    def send(self, call: calls.Call) -> TxRecord:
+        """Sends a transaction of this wallet and waits for the chain.
+
+        Raises:
+            BadRequest: it would revert, or did; or there is too little for the gas.
+            ChainTrouble: not confirmed in time; `became_of` its `tx_hash` tells whether to repeat it.
+        """
         return self._sender.send_and_wait(f"wallet:{uuid.uuid4()}", call)
 
-    def _atoms(self, amount: str, *, most: int) -> int:
+    def approve(self, spender: str, atoms: int) -> None:
+        """Lets a contract of this deployment take so much, unless it may already."""
+        if self.chain.allowance_atoms(self.address, spender) < atoms:
+            self.send(calls.approve(self.deployment, spender, atoms))
+
+    def atoms(self, amount: str, *, most: int) -> int:
         """Atoms of an amount between one atom and `most`."""
         atoms, decimals = parse_atoms(amount, self.deployment.token_decimals), self.deployment.token_decimals
         if not 0 < atoms <= most:

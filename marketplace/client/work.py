@@ -8,8 +8,10 @@ from __future__ import annotations
 import base64
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
+
+from pydantic import ValidationError
 
 from marketplace.client.acceptance import accept
 from marketplace.client.asks import Ask, quote_body
@@ -23,6 +25,7 @@ from marketplace.client.quotes import Quote, ceiling_atoms, check_offer
 from marketplace.client.sessions import SessionPool
 from marketplace.client.verify import Check
 from marketplace.protocol import sealing
+from marketplace.protocol.annex import Annex
 from marketplace.protocol.eip712 import Domain
 from marketplace.protocol.errors import BadRequest, ErrorCode, ProviderFault, WattError
 from marketplace.protocol.hexes import keccak, to_hex
@@ -62,7 +65,10 @@ _PAUSE_SECONDS: Final = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """A finished ask: its verified evidence and how it came about."""
+    """A finished ask: its verified evidence and how it came about.
+
+    `faults` are the bundles, as JSON, of receipts on the way that did not hold.
+    """
 
     model: str
     bundle: Bundle
@@ -71,6 +77,7 @@ class Done:
     ceiling_atoms: int
     acknowledged: bool
     attempts: int
+    faults: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,13 +109,40 @@ class Work:
         Once it has given text, a `streamed` ask is not moved: what was shown cannot be taken back.
 
         Raises:
-            WattError: nobody did it; nothing was charged unless the error says so.
+            WattError: nobody did it; nothing was charged unless the error says so. Its value `faults` has the
+                bundles of receipts that did not hold, for a node may still claim for them.
         """
+        faults: list[Any] = []
+        try:
+            async with aclosing(self._run(ask, max_cost, faults, streamed=streamed)) as pieces:
+                async for piece in pieces:
+                    yield piece if isinstance(piece, str) else replace(piece, faults=tuple(faults))
+        except WattError as error:
+            error.values["faults"] = tuple(faults)
+            raise
+
+    async def quotes(self, ask: Ask, max_cost: str | None = None) -> list[Quote]:
+        """Ranked quotes of the gateway, not yet verified. Charges nothing.
+
+        Raises:
+            ProviderFault: not readable, or for another model than the id that was asked for.
+        """
+        answer = await self._desk.gateway.post("/v1/quotes", quote_body(ask, max_cost))
+        found = [Quote.from_json(row) for row in answer.get("quotes", [])]
+        if ask.pinned and any(to_hex(quote.offer.model_id) != ask.model.lower() for quote in found):
+            raise ProviderFault(
+                ErrorCode.UNKNOWN_MODEL, "the gateway quotes another model than was asked for"
+            )
+        return found
+
+    async def _run(
+        self, ask: Ask, max_cost: str | None, faults: list[Any], *, streamed: bool
+    ) -> AsyncGenerator[str | Done, None]:
         deadline_ms = self._desk.now_ms() + ask.timeout_ms
         tried: set[int] = set()
         last: WattError | None = None
         for attempt in range(1, ask.max_attempts + 1):
-            quote = await self._pick(ask, max_cost, tried)
+            quote = await self._pick(ask, max_cost, tried, deadline_ms)
             if quote is None:
                 break
             tried.add(quote.node_id)
@@ -119,6 +153,7 @@ class Work:
                         shown = shown or (streamed and isinstance(piece, str))
                         yield piece
             except (BadRequest, GatewayProblem, ProviderFault) as error:
+                faults += [error.values["bundle"]] if "bundle" in error.values else []
                 final = shown or getattr(error, "charged", False) or error.code not in ELSEWHERE
                 if final or self._desk.now_ms() >= deadline_ms:
                     raise
@@ -127,16 +162,15 @@ class Work:
                 return
         raise last or GatewayProblem(ErrorCode.NO_NODE, "No node can take this now.")
 
-    async def quotes(self, ask: Ask, max_cost: str | None = None) -> list[Quote]:
-        """Ranked quotes of the gateway, not yet verified. Charges nothing."""
-        answer = await self._desk.gateway.post("/v1/quotes", quote_body(ask, max_cost))
-        return [Quote.from_json(row) for row in answer.get("quotes", [])]
-
-    async def _pick(self, ask: Ask, max_cost: str | None, tried: set[int]) -> Quote | None:
+    async def _pick(self, ask: Ask, max_cost: str | None, tried: set[int], deadline_ms: int) -> Quote | None:
         quotes = await self.quotes(ask, max_cost)
         able = [q for q in quotes if q.eligible and q.node_id not in tried]
-        if able:
-            return able[0]
+        # Listed nodes first: to find out about any other takes questions to gateway and chain.
+        for quote in sorted(able, key=lambda q: not self._pool.may_open(q.node_id)):
+            if await self._pool.reaches(quote.node_id, deadline_ms):
+                return quote
+        if able and not tried:
+            return able[0]  # Signing for it says which nodes the key may pay.
         dear = [q.ceiling_atoms for q in quotes if q.why_not == ErrorCode.PRICE_ABOVE_MAX]
         if dear and not tried:
             raise _too_dear(min(dear), ask.max_cost_atoms or 0)
@@ -256,6 +290,9 @@ class Work:
             digest=receipt.digest(self._desk.domain),
         )
         if receipt.status == ReceiptStatus.FAILED:
+            if _finish_of(bundle) == "cancelled":
+                # Whoever asked for it does not want it from another node either.
+                raise BadRequest(ErrorCode.CANCELLED, ENDINGS[EndReason.CANCELLED].sentence)
             ending = ENDINGS[EndReason.NODE_FAILED]
             raise ProviderFault(ErrorCode.NODE_FAILED, f"Node {bundle.node_id}: {ending.sentence}")
         return Done(
@@ -273,6 +310,13 @@ class Work:
             self._desk.journal.end_seat(placed.session.session_id, placed.order.seq)
         if problem.code in _SPOILT:
             self._desk.journal.use(placed.session.session_id, SessionUse.RETIRED)
+
+
+def _finish_of(bundle: Bundle) -> str:
+    try:
+        return Annex.model_validate_json(bundle.annex).finish
+    except ValidationError:
+        return ""
 
 
 def _add(event: Event, chunks: list[bytes], answer: Answer) -> str:

@@ -118,6 +118,7 @@ def _model_row(node_id: int, model: OfferedModel) -> NodeModelRow:
         task=model.task,
         context_tokens=model.context_tokens,
         loaded=model.loaded,
+        canary_bps=model.canary_bps,
     )
 
 

@@ -53,15 +53,16 @@ def own_order(tx: Tx, node_id: int, order_hash: str) -> OrderRow:
     return order
 
 
-def accepted(tx: Tx, node_id: int, order_hash: str) -> None:
-    """The node took the order. Idempotent. Raises `BadRequest`."""
+def accepted(tx: Tx, node_id: int, order_hash: str) -> int | None:
+    """The node took the order; when it was issued, or None if that was known. Raises `BadRequest`."""
     order = own_order(tx, node_id, order_hash)
     if order.state != OrderState.OPEN or order.accepted:
-        return
+        return None
     jobs.mark_accepted(tx, order_hash)
     job = _job(tx, order)
     if job.phase == JobPhase.LEASED and job.order_hash == order_hash:
         jobs.move(tx, job, JobPhase.RUNNING)
+    return order.issued_at_ms
 
 
 def refused(tx: Tx, node_id: int, order_hash: str, code: str, now_ms: int) -> Outcome | None:
@@ -239,6 +240,7 @@ def _after(
         deadline_ms=job.deadline_ms,
         cause=cause,
         refused=refused,
+        cancelled=job.cancel_asked_ms is not None,
     )
     follow = rules.after_failure(failure, now_ms)
     if follow.move is rules.Next.REISSUE:

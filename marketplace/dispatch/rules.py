@@ -10,13 +10,12 @@ from typing import Final
 from pydantic import ValidationError
 
 from marketplace.protocol import merkle
-from marketplace.protocol.annex import Annex, exec_hash
+from marketplace.protocol.annex import AnyAnnex, exec_hash, read_annex
 from marketplace.protocol.eip712 import Domain
 from marketplace.protocol.errors import BadRequest, ErrorCode, ProviderFault
 from marketplace.protocol.messages import Offer, Order, Receipt, ReceiptStatus
 from marketplace.protocol.payloads import (
     Answer,
-    ChatPayload,
     Payload,
     parse_payload,
     units_in_ceiling,
@@ -110,7 +109,7 @@ class Work:
     annex: bytes
 
 
-def check_receipt(receipt: Receipt, work: Work, now_ms: int) -> Annex:
+def check_receipt(receipt: Receipt, work: Work, now_ms: int) -> AnyAnnex:
     """Whether a signed receipt is true to its order, response and price.
 
     Raises:
@@ -193,6 +192,7 @@ class Failure:
         held: whether further orders can be signed here.
         cause: error code of a refusal, or finish reason of a failed receipt.
         refused: the node never took it.
+        cancelled: the buyer wants no more of it.
     """
 
     held: bool
@@ -200,10 +200,13 @@ class Failure:
     deadline_ms: int
     cause: str
     refused: bool
+    cancelled: bool = False
 
 
 def after_failure(failure: Failure, now_ms: int) -> Aftermath:
     """Failover while another node could help, else the end and its reason."""
+    if failure.cancelled:
+        return Aftermath(Next.FAIL, EndReason.CANCELLED)
     if failure.cause in CALLERS_FAULT:
         return Aftermath(Next.FAIL, EndReason.BAD_INPUT)
     if now_ms >= failure.deadline_ms:
@@ -237,9 +240,9 @@ def _check_times(order: Order, facts: OrderFacts, now_ms: int) -> None:
         raise BadRequest(ErrorCode.OFFER_EXPIRED)
 
 
-def _annex(data: bytes) -> Annex:
+def _annex(data: bytes) -> AnyAnnex:
     try:
-        return Annex.model_validate_json(data)
+        return read_annex(data)
     except ValidationError as error:
         raise ProviderFault(ErrorCode.RECEIPT_INVALID, "the annex is unreadable") from error
 
@@ -255,8 +258,4 @@ def _is_answer(work: Work, status: int) -> bool:
         answer = Answer(work.chunks)
     except (ValueError, KeyError, TypeError, AttributeError):
         return False
-    if status == ReceiptStatus.CUT_SHORT:
-        return True
-    if isinstance(work.payload, ChatPayload):
-        return answer.finish is not None and not answer.vectors
-    return len(answer.vectors) == len(work.payload.input) and not answer.text
+    return work.payload.misfit(answer, whole=status == ReceiptStatus.DONE) is None

@@ -48,6 +48,27 @@ class Timing:
     terms: Terms
 
 
+def known_job(tx: Tx, ask: Ask, timing: Timing) -> str | None:
+    """The job this call has already made: one call is charged at most once, whatever retries.
+
+    Raises:
+        BadRequest: the idempotency key was used for another call.
+    """
+    if ask.idempotency is None:
+        since = timing.now_ms - timing.terms.job_timeout_ms
+        job = jobs.find_repeated(tx, ask.key.address, ask.fingerprint, since) if ask.repeated else None
+        return job.job_id if job else None
+    job = jobs.find_by_idempotency(tx, ask.idempotency)
+    if job is None:
+        return None
+    if job.fingerprint != ask.fingerprint:
+        raise BadRequest(ErrorCode.INVALID_REQUEST, "this idempotency key was used for another call")
+    if JobPhase(job.phase) not in (JobPhase.FAILED, JobPhase.EXPIRED):
+        return job.job_id
+    jobs.forget_idempotency(tx, job.job_id)
+    return None
+
+
 def draft(ask: Ask, job_id: str, model_id: str, model_name: str, timing: Timing) -> JobRow:
     """A held call's job, not stored yet. Raises `BadRequest` when its text can not be encoded."""
     payload = ask.payload.model_copy(update={"model": model_id})

@@ -13,6 +13,10 @@ from marketplace.protocol.signing import BadSignature, signer_of
 
 # A voucher for a job that ends at its deadline must still reach the chain before the session expires.
 EXPIRY_MARGIN_MS: Final = 5_000
+SIGNATURE_BYTES: Final = 65
+PROOF_STEP_BYTES: Final = 32
+# A list of every node there can be has no longer proof; more would be calldata at the gateway's cost.
+MOST_PROOF_BYTES: Final = 32 * PROOF_STEP_BYTES
 _INT64: Final = (1 << 63) - 1
 
 
@@ -53,7 +57,7 @@ def check_open(terms: Open, signature: bytes, domain: Domain, now_at: int, max_s
     """Whether the escrow could accept this.
 
     Raises:
-        BadRequest: too late, too long, too large, or not signed by the buyer.
+        BadRequest: too late, too long, too large, or signed by neither buyer nor key.
     """
     if terms.open_before <= now_at:
         raise BadRequest(ErrorCode.INVALID_REQUEST, "open.openBefore has passed")
@@ -63,7 +67,7 @@ def check_open(terms: Open, signature: bytes, domain: Domain, now_at: int, max_s
         )
     if not 0 < terms.amount_atoms <= _INT64:
         raise BadRequest(ErrorCode.INVALID_REQUEST, "open.amount must be above zero and below 2^63")
-    check_signed(terms, signature, domain, terms.buyer)
+    check_payer(terms, signature, domain, terms)
 
 
 def check_top_up(wish: TopUp, terms: Open, signature: bytes, domain: Domain) -> None:
@@ -72,18 +76,33 @@ def check_top_up(wish: TopUp, terms: Open, signature: bytes, domain: Domain) -> 
         raise BadRequest(ErrorCode.INVALID_REQUEST, "open is not the one that session was opened with")
     if wish.deposited_atoms > _INT64:
         raise BadRequest(ErrorCode.INVALID_REQUEST, "deposited must be below 2^63")
-    check_signed(wish, signature, domain, terms.buyer)
+    check_payer(wish, signature, domain, terms)
+
+
+def check_payer(message: Message, signature: bytes, domain: Domain, terms: Open) -> None:
+    """Raises `BadRequest` unless the session's buyer signed, or its key.
+
+    Behind a key's signature may stand a proof of its node list; whether its caps allow it, the escrow says.
+    """
+    own, proof = signature[:SIGNATURE_BYTES], signature[SIGNATURE_BYTES:]
+    is_proof = len(proof) % PROOF_STEP_BYTES == 0 and len(proof) <= MOST_PROOF_BYTES
+    if not is_proof or _signed_by(message, own, domain) != terms.key:
+        check_signed(message, signature, domain, terms.buyer)
 
 
 def check_signed(message: Message, signature: bytes, domain: Domain, address: str) -> None:
     """Raises `BadRequest` unless `address` signed the message."""
-    try:
-        found = signer_of(message, domain, signature)
-    except BadSignature as error:
-        raise BadRequest(ErrorCode.BAD_SIGNATURE, str(error)) from error
+    found = _signed_by(message, signature, domain)
     if found != address:
         name = type(message).__name__
         raise BadRequest(ErrorCode.BAD_SIGNATURE, f"{name} must be signed by {address}, was by {found}")
+
+
+def _signed_by(message: Message, signature: bytes, domain: Domain) -> str:
+    try:
+        return signer_of(message, domain, signature)
+    except BadSignature as error:
+        raise BadRequest(ErrorCode.BAD_SIGNATURE, str(error)) from error
 
 
 def _fits(purse: Purse, price: Price, deadline_ms: int) -> bool:

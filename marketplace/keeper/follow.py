@@ -10,6 +10,7 @@ from typing import Final
 from marketplace.chain.blocks import WINDOW, BlockRef, ReorgPlan
 from marketplace.chain.client import ChainClient
 from marketplace.chain.codec import ChainEvent
+from marketplace.chain.decisions import with_receipts
 from marketplace.keeper.loops import Probe, no_probe
 from marketplace.protocol.errors import Broken, ChainTrouble, ErrorCode
 from marketplace.protocol.hexes import from_hex, to_hex
@@ -30,10 +31,10 @@ _RANGE: Final = 2_000
 log = get_logger(__name__)
 
 
-# Told in the fold's own transaction, so that no crash can part a session's money from its jobs: the chain
-# pays a session (id) through a seq by a transaction, and none above; None: a payment was taken back. It must
-# use the database transaction it is given, and no other.
-OnSettled = Callable[[Tx, str, int, str | None], None]
+# Told in the fold's own transaction, so that no crash can part a session's money from its jobs: what the
+# chain pays of a session (id) above a seq may have changed. It must use the database transaction it is given,
+# and no other.
+OnSettled = Callable[[Tx, str, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +132,7 @@ class Follower:
 
     def _read(self, first: int, last: int, base: BlockFact | None, *, keep_from: int) -> _Read:
         before = self._block(last)
-        events = self._chain.events(max(first - _OVERLAP, self._start), last)
+        events = self._events(max(first - _OVERLAP, self._start), last)
         # Parents are not compared: Hardhat makes some of them up when it mines many blocks at once.
         blocks = {number: self._block(number) for number in range(max(first, min(keep_from, last)), last)}
         # The same newest block before and after, and still the block we build on: one chain all along.
@@ -166,7 +167,7 @@ class Follower:
 
     def _tell(self, db: Tx, taken: Taken) -> None:
         for standing in taken.standings:
-            self._on_settled(db, standing.session_id, standing.through_seq, standing.tx_hash)
+            self._on_settled(db, standing.session_id, standing.after_seq)
 
     def _read_anew(self) -> None:
         known = self._known()
@@ -175,7 +176,7 @@ class Follower:
         newest, facts = known[-1], list[EventFact]()
         for first in range(self._start, newest.number + 1, self._range_blocks):
             last = min(first + self._range_blocks - 1, newest.number)
-            facts += [event_fact(event) for event in self._chain.events(first, last)]
+            facts += [event_fact(event) for event in self._events(first, last)]
         if to_hex(self._block(newest.number).hash) != newest.hash:
             raise _moved(newest.number)
         with self._store.transaction() as db:
@@ -186,6 +187,9 @@ class Follower:
     def _forget(self) -> None:
         with self._store.transaction() as db:
             self._tell(db, step.take_in(db, [], cursor=self._start, rollback_to=self._start - 1))
+
+    def _events(self, first: int, last: int) -> list[ChainEvent]:
+        return with_receipts(self._chain, self._chain.events(first, last))
 
     def _block(self, number: int) -> BlockRef:
         found = self._chain.block(number)
@@ -227,6 +231,7 @@ def event_fact(event: ChainEvent) -> EventFact:
     return EventFact(
         block_number=event.block_number,
         log_index=event.log_index,
+        part=event.part,
         block_hash=to_hex(event.block_hash),
         tx_hash=to_hex(event.tx_hash),
         contract=event.contract,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from marketplace.chain.client import ChainClient, SessionState
+from marketplace.chain.client import ChainClient, ClaimState, SessionState
 from marketplace.keeper.follow import OnSettled
 from marketplace.protocol.hexes import ZERO32, ZERO_ADDRESS, from_hex, to_hex
 from marketplace.registry import step
@@ -22,7 +22,13 @@ from marketplace.telemetry.metrics import Metrics
 from marketplace.telemetry.names import Log
 
 _SLICE: Final = 100
-_NO_SESSION: Final[Columns] = {"deposited_atoms": 0, "paid_atoms": 0, "through_seq": 0, "closed": False}
+_NO_SESSION: Final[Columns] = {
+    "deposited_atoms": 0,
+    "paid_atoms": 0,
+    "claimed_atoms": 0,
+    "through_seq": 0,
+    "closed": False,
+}
 _NO_NODE: Final[Columns] = {
     "owner": ZERO_ADDRESS,
     "epoch": 0,
@@ -134,7 +140,7 @@ class Reconciler:
                 return
         with self._store.transaction() as db:
             for standing in step.untold(db):
-                self._on_settled(db, standing.session_id, standing.through_seq, standing.tx_hash)
+                self._on_settled(db, standing.session_id, standing.after_seq)
 
     def _slice(self) -> _Mirror | None:
         buyer, session_id, node_id = self._after
@@ -187,7 +193,8 @@ class Reconciler:
     def _sessions(self, mirror: _Mirror) -> Iterable[Difference]:
         for session_id, stored in mirror.sessions.items():
             state = self._chain.session(from_hex(session_id, 32), stored["key"])
-            yield from _differ("session", session_id, stored, _session_columns(state), mirror)
+            claim = self._chain.claim(from_hex(session_id, 32)) if state and state.claimed else None
+            yield from _differ("session", session_id, stored, _session_columns(state, claim), mirror)
 
     def _nodes(self, mirror: _Mirror) -> Iterable[Difference]:
         for node_id, stored in mirror.nodes.items():
@@ -262,10 +269,16 @@ def _differ(
             )
 
 
-def _session_columns(state: SessionState | None) -> Columns:
+def _session_columns(state: SessionState | None, claim: ClaimState | None) -> Columns:
     if state is None:
         return _NO_SESSION
-    return {name: getattr(state, name) for name in _NO_SESSION}
+    return {
+        "deposited_atoms": state.deposited_atoms,
+        "paid_atoms": state.paid_atoms,
+        "claimed_atoms": claim.pending_atoms + claim.held_atoms if claim else 0,
+        "through_seq": state.through_seq,
+        "closed": state.closed,
+    }
 
 
 def _touched(found: Iterable[Difference]) -> Touched:

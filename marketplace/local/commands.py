@@ -122,6 +122,8 @@ def node(
         "WATT_NODE_OWNER_KEY": owner_key,
         "WATT_NODE_MODELS": json.dumps([_fields(model) for model in plan.models]),
         "WATT_NODE_TORCH_THREADS": "1",
+        # Three nodes on one machine: its memory is better used otherwise.
+        "WATT_NODE_SPARE_WORKER": "false",
         # Gas is free here, so whoever watches sees each job paid within seconds.
         "WATT_NODE_SETTLE_MAX_AGE_MS": "2000",
         "WATT_NODE_SETTLE_EVERY_MS": "1000",

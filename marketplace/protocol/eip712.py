@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Protocol, Self, get_args, get_origin, get_type_hints
 
 from marketplace.protocol.hexes import checksum, from_hex, keccak, to_hex
 
@@ -43,14 +43,22 @@ class Domain:
 
     def separator(self) -> bytes:
         """EIP-712 domain separator of ("Wattline", "1", chainId, escrow)."""
-        return _separator(self.chain_id, self.escrow)
+        return separator_of("Wattline", "1", self.chain_id, self.escrow)
+
+
+class AnyDomain(Protocol):
+    """The escrow's domain, or another contract's."""
+
+    def separator(self) -> bytes:
+        """EIP-712 domain separator."""
 
 
 @functools.lru_cache(maxsize=64)
-def _separator(chain_id: int, escrow: str) -> bytes:
+def separator_of(name: str, version: str, chain_id: int, contract: str) -> bytes:
+    """EIP-712 domain separator of a domain with these four fields."""
     kind = keccak(b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)")
-    words = (kind, keccak(b"Wattline"), keccak(b"1"), chain_id.to_bytes(WORD, "big"))
-    return keccak(b"".join(words) + from_hex(escrow, 20).rjust(WORD, b"\0"))
+    words = (kind, keccak(name.encode()), keccak(version.encode()), chain_id.to_bytes(WORD, "big"))
+    return keccak(b"".join(words) + from_hex(contract, 20).rjust(WORD, b"\0"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +88,7 @@ class Message:
         words = (data[i : i + WORD] for i in range(0, len(data), WORD))
         return cls(**{a: _value(f, w) for (a, f), w in zip(fields.items(), words, strict=True)})
 
-    def digest(self, domain: Domain) -> bytes:
+    def digest(self, domain: AnyDomain) -> bytes:
         """EIP-712 digest: what is signed, and the message's identity."""
         return keccak(b"\x19\x01" + domain.separator() + keccak(type_hash(type(self)) + self.encode()))
 

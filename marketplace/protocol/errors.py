@@ -52,6 +52,7 @@ class ErrorCode(StrEnum):
     NODE_FAILED = "node_failed"
     LEASE_LOST = "lease_lost"
     DEADLINE_PASSED = "deadline_passed"
+    CANCELLED = "cancelled"
     RATE_LIMITED = "rate_limited"
     CHAIN_UNAVAILABLE = "chain_unavailable"
     WRONG_CHAIN = "wrong_chain"
@@ -108,6 +109,7 @@ SPECS: Final[dict[ErrorCode, ErrorSpec]] = {
     _C.NODE_FAILED: ErrorSpec(502, "Node failed", "Nothing was charged; try again.", True),
     _C.LEASE_LOST: ErrorSpec(503, "Lease was lost", "Another node took over.", True),
     _C.DEADLINE_PASSED: ErrorSpec(504, "Deadline passed", "Nothing was charged; allow more time.", True),
+    _C.CANCELLED: ErrorSpec(409, "Job was cancelled", "Nothing was charged; place it again if you want it."),
     _C.RATE_LIMITED: ErrorSpec(429, "Too many calls", "Wait as Retry-After says.", True),
     _C.CHAIN_UNAVAILABLE: ErrorSpec(503, "Chain does not answer", "Check the RPC endpoint.", True),
     _C.WRONG_CHAIN: ErrorSpec(503, "Chain is not the expected one", "Check RPC URL and deployment file."),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from eth_hash.auto import keccak as _keccak
 from eth_utils.address import to_checksum_address
-from eth_utils.crypto import keccak as _keccak
 
 ZERO32: Final = bytes(32)
 ZERO_ADDRESS: Final = "0x" + "00" * 20
@@ -13,7 +13,7 @@ ZERO_ADDRESS: Final = "0x" + "00" * 20
 
 def keccak(data: bytes) -> bytes:
     """Keccak-256 digest, 32 bytes."""
-    return bytes(_keccak(primitive=data))
+    return bytes(_keccak(data))
 
 
 def to_hex(data: bytes) -> str:
@@ -25,10 +25,11 @@ def from_hex(text: str, length: int | None = None) -> bytes:
     """Bytes of `0x…` text.
 
     Raises:
-        ValueError: no `0x`, odd or foreign digits, or not `length` bytes.
+        ValueError: no text, no `0x`, odd or foreign digits, or not `length` bytes.
     """
-    if not text.startswith("0x"):
-        raise ValueError(f"hex must start with 0x, got {text[:12]!r}")
+    # Callers hand over what they found in JSON: null and numbers are as wrong as foreign digits.
+    if not (isinstance(text, str) and text.startswith("0x")):
+        raise ValueError(f"hex must be text that starts with 0x, got {str(text)[:12]!r}")
     data = bytes.fromhex(text[2:])
     if length is not None and len(data) != length:
         raise ValueError(f"expected {length} bytes of hex, got {len(data)}")
@@ -38,3 +39,16 @@ def from_hex(text: str, length: int | None = None) -> bytes:
 def checksum(address: str | bytes) -> str:
     """EIP-55 form of an address given as hex text or 20 bytes."""
     return str(to_checksum_address(address))
+
+
+def typed_address(text: str) -> str:
+    """EIP-55 form of an address that a person may have typed; mixed case must be its checksum.
+
+    Raises:
+        ValueError: no 20 bytes of hex, or a digit is mistyped.
+    """
+    from_hex(text, 20)
+    known, digits = checksum(text), text[2:]
+    if text != known and digits not in (digits.lower(), digits.upper()):
+        raise ValueError(f"{text} does not fit its checksum: a digit is mistyped")
+    return known

@@ -38,6 +38,40 @@ def root(leaves: Sequence[bytes]) -> bytes:
     return level[0]
 
 
+def path(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
+    """Siblings of a leaf from the bottom up; a node that moves up unpaired has none."""
+    steps: list[bytes] = []
+    level, at = list(leaves), index
+    while len(level) > 1:
+        sibling = at ^ 1
+        if sibling < len(level):
+            steps.append(level[sibling])
+        level = [root(level[i : i + 2]) for i in range(0, len(level), 2)]
+        at >>= 1
+    return tuple(steps)
+
+
+def climb(leaf: bytes, index: int, count: int, siblings: Sequence[bytes]) -> bytes:
+    """Root that a leaf at `index` of `count` leads to by its siblings.
+
+    Raises:
+        ValueError: no such place, or another number of siblings than the place has.
+    """
+    if not 0 <= index < count:
+        raise ValueError(f"leaf {index} of {count}")
+    node, at, width, left = leaf, index, count, list(siblings)
+    while width > 1:
+        if at ^ 1 < width:
+            if not left:
+                raise ValueError("the path is too short")
+            sibling = left.pop(0)
+            node = _join(sibling, node) if at & 1 else _join(node, sibling)
+        at, width = at >> 1, (width + 1) >> 1
+    if left:
+        raise ValueError("the path is too long")
+    return node
+
+
 @dataclass(frozen=True, slots=True)
 class Frontier:
     """What an append-only tree must remember: its leaf count and the roots of its full subtrees."""

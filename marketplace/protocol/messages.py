@@ -27,6 +27,7 @@ class SettleStatus(IntEnum):
     ABOVE_DEPOSIT = 4
     EXPIRED = 5
     CLOSED = 6
+    CLAIM_PENDING = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,25 @@ class Offer(Message):
     max_millijoules_per_million_out: Annotated[int, eip("uint64", "maxMillijoulesPerMillionOut")]
     valid_until: Annotated[int, eip("uint48", "validUntil")]
     salt: Annotated[bytes, eip("bytes32", "salt")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyGrant(Message):
+    """A buyer's leave for a key to move money into sessions, inside caps that the escrow enforces.
+
+    Amounts fit 64 bits; 0 allows nothing. `expires_at` and `valid_until` are Unix seconds, exclusive.
+    `nodes_root` is 0 for any node (see `nodelist`). `nonce` only grows; see `Key.nonce` in `Keys.sol`.
+    """
+
+    buyer: Annotated[str, eip("address", "buyer")]
+    key: Annotated[str, eip("address", "key")]
+    per_session_atoms: Annotated[int, eip("uint128", "perSession")]
+    per_day_atoms: Annotated[int, eip("uint128", "perDay")]
+    total_atoms: Annotated[int, eip("uint128", "total")]
+    expires_at: Annotated[int, eip("uint48", "expiresAt")]
+    nodes_root: Annotated[bytes, eip("bytes32", "nodesRoot")]
+    nonce: Annotated[int, eip("uint32", "nonce")]
+    valid_until: Annotated[int, eip("uint48", "validUntil")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +127,21 @@ class Voucher(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VoucherBatch(Message):
+    """A key's acceptance of many sessions at once; the hash is of the packed vouchers (`batches`)."""
+
+    vouchers_hash: Annotated[bytes, eip("bytes32", "vouchersHash")]
+    receipts_root: Annotated[bytes, eip("bytes32", "receiptsRoot")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement(Message):
+    """A settler's leave for anybody to send this list of items; the hash is of its ABI encoding."""
+
+    items_hash: Annotated[bytes, eip("bytes32", "itemsHash")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Close(Message):
     """A node's consent to release the rest of a session once `min_paid_atoms` is paid."""
 
@@ -131,4 +166,15 @@ class Visit(Message):
     issued_at_ms: Annotated[int, eip("uint64", "issuedAtMs")]
 
 
-ON_CHAIN: tuple[type[Message], ...] = (Offer, Open, TopUp, Order, Receipt, Voucher, Close)
+ON_CHAIN: tuple[type[Message], ...] = (
+    Offer,
+    KeyGrant,
+    Open,
+    TopUp,
+    Order,
+    Receipt,
+    Voucher,
+    VoucherBatch,
+    Settlement,
+    Close,
+)

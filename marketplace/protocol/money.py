@@ -9,13 +9,14 @@ from marketplace.protocol.errors import BadRequest, ErrorCode
 
 _DECIMAL: Final = re.compile(r"(\d{1,30})(?:\.(\d{1,30}))?", re.ASCII)
 _LEAST_DIGITS: Final = 2
+_BITS: Final = 127
 
 
 def parse_atoms(text: str, decimals: int) -> int:
     """Atoms of a decimal amount such as `0.0003`.
 
     Raises:
-        BadRequest: no plain decimal number, or finer than one atom.
+        BadRequest: no plain decimal number, finer than one atom, or 2^127 atoms and more.
     """
     found = _DECIMAL.fullmatch(text.strip())
     if not found:
@@ -23,7 +24,11 @@ def parse_atoms(text: str, decimals: int) -> int:
     whole, fraction = found[1], (found[2] or "").rstrip("0")
     if len(fraction) > decimals:
         raise BadRequest(ErrorCode.INVALID_REQUEST, f"{text} is finer than one atom ({decimals} decimals)")
-    return int(whole + fraction.ljust(decimals, "0"))
+    atoms = int(whole + fraction.ljust(decimals, "0"))
+    # Amounts are signed in 128 bits; the last is left to sums of two.
+    if atoms >> _BITS:
+        raise BadRequest(ErrorCode.INVALID_REQUEST, f"{text} is more than any account can hold")
+    return atoms
 
 
 def format_atoms(atoms: int, decimals: int) -> str:

@@ -31,13 +31,13 @@ TRANSITIONS: Final[dict[JobPhase, frozenset[JobPhase]]] = {
     _P.RUNNING: frozenset({_P.DELIVERED, _P.ORDERED, _P.FAILED, _P.EXPIRED}),
     _P.DELIVERED: frozenset({_P.ACKNOWLEDGED, _P.REFUNDED}),
     _P.ACKNOWLEDGED: frozenset({_P.SETTLED, _P.REFUNDED}),
-    # A reorganisation can take a settlement back until it is mined again.
+    # What the chain decided, a reorganisation can take back until it is mined again.
     _P.SETTLED: frozenset({_P.ACKNOWLEDGED}),
+    _P.REFUNDED: frozenset({_P.ACKNOWLEDGED}),
     _P.FAILED: frozenset(),
     _P.EXPIRED: frozenset(),
-    _P.REFUNDED: frozenset(),
 }
-ENDED: Final = frozenset({_P.FAILED, _P.EXPIRED, _P.REFUNDED})
+ENDED: Final = frozenset({_P.FAILED, _P.EXPIRED})
 HAS_RESULT: Final = frozenset({_P.DELIVERED, _P.ACKNOWLEDGED, _P.SETTLED, _P.REFUNDED})
 OPEN: Final = frozenset({_P.ORDERED, _P.LEASED, _P.RUNNING})
 
@@ -58,6 +58,9 @@ class EndReason(StrEnum):
     BAD_INPUT = "bad_input"
     DEADLINE_PASSED = "deadline_passed"
     SESSION_EXPIRED = "session_expired"
+    CANCELLED = "cancelled"
+    UNCLAIMED = "unclaimed"
+    COURT_REFUNDED = "court_refunded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,17 @@ ENDINGS: Final[dict[EndReason, Ending]] = {
     _R.BAD_INPUT: Ending(ErrorCode.INVALID_REQUEST, False, "The input cannot be run; nothing was charged."),
     _R.DEADLINE_PASSED: Ending(ErrorCode.DEADLINE_PASSED, False, "Time ran out; nothing was charged."),
     _R.SESSION_EXPIRED: Ending(ErrorCode.SESSION_EXPIRED, False, "The session ended; nothing was charged."),
+    _R.CANCELLED: Ending(
+        ErrorCode.CANCELLED, False, "It was cancelled before anything was delivered; nothing was charged."
+    ),
+    _R.UNCLAIMED: Ending(
+        ErrorCode.SESSION_EXPIRED,
+        False,
+        "The node claimed others and left this out; nothing was charged.",
+    ),
+    _R.COURT_REFUNDED: Ending(
+        ErrorCode.NODE_FAILED, False, "The court gave the money back; nothing was charged."
+    ),
 }
 
 

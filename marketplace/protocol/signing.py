@@ -6,7 +6,7 @@ from typing import Final
 
 from coincurve import PrivateKey, PublicKey
 
-from marketplace.protocol.eip712 import Domain, Message
+from marketplace.protocol.eip712 import AnyDomain, Message
 from marketplace.protocol.hexes import checksum, from_hex, keccak
 
 _ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
@@ -39,7 +39,7 @@ class Signer:
         raw = self._key.sign_recoverable(digest, hasher=None)
         return bytes(raw[:64]) + bytes([raw[64] + 27])
 
-    def sign(self, message: Message, domain: Domain) -> bytes:
+    def sign(self, message: Message, domain: AnyDomain) -> bytes:
         """Signature of a typed message."""
         return self.sign_digest(message.digest(domain))
 
@@ -63,7 +63,7 @@ def recover(digest: bytes, signature: bytes) -> str:
     return _address(key)
 
 
-def signer_of(message: Message, domain: Domain, signature: bytes) -> str:
+def signer_of(message: Message, domain: AnyDomain, signature: bytes) -> str:
     """Address that signed a typed message. Raises `BadSignature`."""
     return recover(message.digest(domain), signature)
 
@@ -73,6 +73,13 @@ def compact(signature: bytes) -> tuple[bytes, bytes]:
     parity = signature[64] - 27
     vs = int.from_bytes(signature[32:64], "big") | parity << 255
     return signature[:32], vs.to_bytes(32, "big")
+
+
+def expanded(signature: bytes) -> bytes:
+    """65 bytes of a 64-byte signature, which is EIP-2098's r and vs; the reverse of `compact`."""
+    vs = int.from_bytes(signature[32:], "big")
+    s = vs & ((1 << 255) - 1)
+    return signature[:32] + s.to_bytes(32, "big") + bytes([27 + (vs >> 255)])
 
 
 def _address(key: PublicKey) -> str:

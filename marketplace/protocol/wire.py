@@ -1,6 +1,6 @@
 """Frames between gateway and node: JSON text over one WebSocket the node opens.
 
-    gateway → node   challenge · welcome · order · lease · delivered · superseded · voucher · problem
+    gateway → node   challenge · welcome · order · cancel · lease · delivered · superseded · voucher · problem
     node → gateway   hello · heartbeat · offers · accepted · refused · chunk · receipt · voucher_taken
 
 Signed messages travel as their canonical bytes, so that what was signed is what is stored. An order carries
@@ -87,13 +87,18 @@ class Welcome(Frame):
 
 
 class OfferedModel(Frame):
-    """What a node says of a model it serves."""
+    """What a node says of a model it serves.
+
+    `canary_bps` above 0: the model is on trial under its name, and asks for that share (of 10,000) of the
+    orders that go by the name. Those that go by an id are not shared out.
+    """
 
     model_id: Hex
     name: str = Field(min_length=1, max_length=128)
-    task: Literal["chat", "embed"]
+    task: str = Field(pattern="^[a-z][a-z-]{0,31}$", description="A task this gateway need not know.")
     context_tokens: int = Field(gt=0)
     loaded: bool
+    canary_bps: int = Field(default=0, ge=0, le=10_000)
 
 
 class Offers(Frame):
@@ -133,6 +138,13 @@ class OrderFrame(Frame):
     salt: Hex
     payload: Blob
     lease_until_ms: int
+
+
+class Cancel(Frame):
+    """The buyer wants no more of an order: sign for what was delivered. An ended one stays as it is."""
+
+    kind: Literal["cancel"] = "cancel"
+    order_hash: Hex
 
 
 class Accepted(Frame):
@@ -214,7 +226,9 @@ class Problem(Frame):
 FromNode = (
     HelloFrame | Heartbeat | Offers | Accepted | Refused | ChunkFrame | ReceiptFrame | VoucherTaken | Problem
 )
-FromGateway = Challenge | Welcome | OrderFrame | Lease | Delivered | Superseded | VoucherFrame | Problem
+FromGateway = (
+    Challenge | Welcome | OrderFrame | Cancel | Lease | Delivered | Superseded | VoucherFrame | Problem
+)
 _FROM_NODE: TypeAdapter[FromNode] = TypeAdapter(Annotated[FromNode, Field(discriminator="kind")])
 _FROM_GATEWAY: TypeAdapter[FromGateway] = TypeAdapter(Annotated[FromGateway, Field(discriminator="kind")])
 

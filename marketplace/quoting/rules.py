@@ -11,6 +11,7 @@ from marketplace.protocol.errors import ErrorCode
 from marketplace.protocol.messages import Offer
 from marketplace.protocol.payloads import Payload, units_in_ceiling, units_out_ceiling
 from marketplace.protocol.pricing import full_price_down
+from marketplace.protocol.shares import draws
 
 MAX_ATOMS = (1 << 63) - 1
 
@@ -37,6 +38,10 @@ class Offered(Protocol):
     @property
     def task(self) -> str:
         """`chat` or `embed`."""
+
+    @property
+    def canary_bps(self) -> int:
+        """Above 0: on trial under its name, for this share (of 10,000) of the orders by that name."""
 
     @property
     def connected(self) -> bool:
@@ -110,14 +115,22 @@ def need_of(
     )
 
 
-def resolve(model: str, listings: Sequence[Offered]) -> str | None:
-    """The model id a name stands for: the one most connected nodes serve; ids stand for themselves."""
-    nodes = {(listing.model_id, listing.node_id) for listing in listings if _named(model, listing)}
-    if not nodes:
-        return None
-    live = {(item.model_id, item.node_id) for item in listings if item.connected} & nodes
-    counts = Counter(model_id for model_id, _ in live or nodes)
-    return min(counts, key=lambda model_id: (-counts[model_id], model_id))
+def resolve(model: str, listings: Sequence[Offered], ticket: bytes = b"") -> str | None:
+    """The model id a name stands for: the one most connected nodes serve; ids stand for themselves.
+
+    A version on trial under the name gets the share its nodes ask for, averaged over all nodes with the name;
+    `ticket` decides, and an empty one is never on trial.
+    """
+    named = [listing for listing in listings if _named(model, listing)]
+    live = [listing for listing in named if listing.connected] or named
+    steady = [listing for listing in live if not listing.canary_bps] or live
+    trials = [listing for listing in live if listing.canary_bps and listing.model_id != model]
+    if ticket and trials:
+        asked = {(item.model_id, item.node_id): item.canary_bps for item in trials}
+        share_bps = sum(asked.values()) // len({item.node_id for item in live})
+        steady = trials if draws(ticket, share_bps) else steady
+    counts = Counter(model_id for model_id, _ in {(item.model_id, item.node_id) for item in steady})
+    return min(counts, key=lambda model_id: (-counts[model_id], model_id)) if counts else None
 
 
 def rank(listings: Sequence[L], need: Need, *, now_ms: int, min_stake_atoms: int) -> list[Quote[L]]:

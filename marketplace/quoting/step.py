@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.quoting import rules
-from marketplace.store import offers
+from marketplace.store import aliases, offers
 from marketplace.store.offers import Listing
 from marketplace.store.tables import Tx
 
@@ -20,14 +20,25 @@ class Quotes:
     quotes: list[rules.Quote[Listing]]
 
 
-def quote(tx: Tx, model: str, need: rules.Need, *, now_ms: int, min_stake_atoms: int) -> Quotes:
-    """Ranked quotes for a model by name or id.
+def quote(
+    tx: Tx, model: str, need: rules.Need, *, now_ms: int, min_stake_atoms: int, ticket: bytes = b""
+) -> Quotes:
+    """Ranked quotes for a model by id, by alias of the register, or by the name nodes give it.
+
+    Args:
+        tx: a read or write transaction.
+        model: what was asked for.
+        need: what of it.
+        now_ms: Unix milliseconds.
+        min_stake_atoms: least stake of a node that sells.
+        ticket: names this asking; decides whether a name means a version on trial.
 
     Raises:
         BadRequest: nobody offers such a model.
     """
-    listings = offers.listings(tx, model)
-    model_id = rules.resolve(model, listings)
+    wanted = aliases.meaning(tx, model)
+    listings = offers.listings(tx, wanted)
+    model_id = rules.resolve(wanted, listings, ticket)
     if model_id is None:
         raise BadRequest(ErrorCode.UNKNOWN_MODEL, f"nobody offers a model called {model[:80]!r}")
     fitting = [item for item in listings if item.model_id == model_id]

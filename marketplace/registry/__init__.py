@@ -1,1 +1,1 @@
-"""Accounts, sessions and nodes, as folds of the chain's events."""
+"""Accounts, sessions, nodes and names of models, as folds of the chain's events."""

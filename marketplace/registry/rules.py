@@ -1,4 +1,4 @@
-"""What each event of the contracts means for accounts, sessions and nodes; pure.
+"""What each event of the contracts means for accounts, sessions, nodes and names of models; pure.
 
 Where the contract sets a value the fold sets it, so that an event met twice does no harm there.
 """
@@ -31,7 +31,10 @@ class Event(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionFacts:
-    """A session on-chain; amounts are cumulative, `expires_at` is Unix seconds."""
+    """A session on-chain; amounts are cumulative, `expires_at` is Unix seconds.
+
+    `claimed_atoms` are claimed and not decided: they wait for their window, or for the court.
+    """
 
     session_id: str
     buyer: str
@@ -40,6 +43,7 @@ class SessionFacts:
     key_epoch: int
     deposited_atoms: int
     paid_atoms: int
+    claimed_atoms: int
     through_seq: int
     expires_at: int
     closed: bool
@@ -62,6 +66,17 @@ class NodeFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AliasFacts:
+    """What an alias, `name@label`, means on-chain; a `fixed` one is a version and never moves."""
+
+    alias: str
+    model_id: str
+    publisher: str
+    fixed: bool
+    block_number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """As much of the chain's state as a fold needs; what is absent has had no event yet."""
 
@@ -69,6 +84,7 @@ class World:
     sessions: dict[str, SessionFacts] = field(default_factory=dict)
     nodes: dict[int, NodeFacts] = field(default_factory=dict)
     stakes: dict[str, int] = field(default_factory=dict)
+    aliases: dict[str, AliasFacts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +95,7 @@ class Touched:
     sessions: frozenset[str] = frozenset()
     nodes: frozenset[int] = frozenset()
     owners: frozenset[str] = frozenset()
+    aliases: frozenset[str] = frozenset()
 
     def __or__(self, other: Touched) -> Touched:
         return Touched(
@@ -86,6 +103,7 @@ class Touched:
             sessions=self.sessions | other.sessions,
             nodes=self.nodes | other.nodes,
             owners=self.owners | other.owners,
+            aliases=self.aliases | other.aliases,
         )
 
 
@@ -100,6 +118,7 @@ def fold(world: World, events: Iterable[Event]) -> World:
         sessions=dict(world.sessions),
         nodes=dict(world.nodes),
         stakes=dict(world.stakes),
+        aliases=dict(world.aliases),
     )
     for event in events:
         apply = _APPLY.get(event.name)
@@ -109,11 +128,15 @@ def fold(world: World, events: Iterable[Event]) -> World:
 
 
 def subject(args: Mapping[str, Any]) -> str:
-    """What an event is about: a session id, an address, `node:7`, or `escrow`."""
+    """What an event is about: a session id, an address, `node:7`, `alias:a@1`, a model, or `escrow`."""
     if "sessionId" in args:
         return str(args["sessionId"])
     if "nodeId" in args:
         return node_subject(args["nodeId"])
+    if "label" in args:
+        return alias_subject(_alias(args))
+    if "modelId" in args:
+        return str(args["modelId"])
     return str(args.get("buyer") or args.get("owner") or "escrow")
 
 
@@ -122,23 +145,31 @@ def node_subject(node_id: int) -> str:
     return f"node:{node_id}"
 
 
+def alias_subject(alias: str) -> str:
+    """Subject of an alias's events."""
+    return f"alias:{alias}"
+
+
 def touched(events: Iterable[Event]) -> Touched:
     """Aggregates that these events name; those they change through a session are not among them."""
     buyers: set[str] = set()
     sessions: set[str] = set()
     nodes: set[int] = set()
     owners: set[str] = set()
+    aliases: set[str] = set()
     for event in events:
         args = event.args
         buyers |= {args["buyer"]} if "buyer" in args else set()
         sessions |= {args["sessionId"]} if "sessionId" in args else set()
         nodes |= {args["nodeId"]} if "nodeId" in args else set()
         owners |= {args["owner"]} if "owner" in args else set()
+        aliases |= {_alias(args)} if "label" in args else set()
     return Touched(
         buyers=frozenset(buyers),
         sessions=frozenset(sessions),
         nodes=frozenset(nodes),
         owners=frozenset(owners),
+        aliases=frozenset(aliases),
     )
 
 
@@ -166,6 +197,7 @@ def _session_opened(world: World, event: Event) -> None:
         key_epoch=args["keyEpoch"],
         deposited_atoms=args["amount"],
         paid_atoms=0,
+        claimed_atoms=0,
         through_seq=0,
         expires_at=args["expiresAt"],
         closed=False,
@@ -181,11 +213,41 @@ def _session_topped_up(world: World, event: Event) -> None:
 
 def _voucher_settled(world: World, event: Event) -> None:
     held, paid = _session(world, event), event.args["paid"]
-    node = world.nodes.get(held.node_id)
-    if node is not None:
-        earned = node.earnings_atoms + paid - held.paid_atoms
-        world.nodes[node.node_id] = replace(node, earnings_atoms=earned)
+    _earn(world, held.node_id, paid - held.paid_atoms)
     world.sessions[held.session_id] = replace(held, paid_atoms=paid, through_seq=event.args["throughSeq"])
+
+
+def _claimed(world: World, event: Event) -> None:
+    held = _session(world, event)
+    world.sessions[held.session_id] = replace(held, claimed_atoms=held.claimed_atoms + event.args["amount"])
+
+
+def _claim_replaced(world: World, event: Event) -> None:
+    """The voucher's own event says what is paid instead."""
+    held = _session(world, event)
+    world.sessions[held.session_id] = replace(held, claimed_atoms=0)
+
+
+def _claim_finalised(world: World, event: Event) -> None:
+    held, args = _session(world, event), event.args
+    _earn(world, held.node_id, args["amount"])
+    world.sessions[held.session_id] = replace(
+        held,
+        paid_atoms=args["paid"],
+        claimed_atoms=held.claimed_atoms - args["amount"],
+        through_seq=args["throughSeq"],
+    )
+
+
+def _claim_resolved(world: World, event: Event) -> None:
+    held, amount = _session(world, event), event.args["amount"]
+    earned = amount if event.args["isPaid"] else 0
+    world.sessions[held.session_id] = replace(
+        held, paid_atoms=held.paid_atoms + earned, claimed_atoms=held.claimed_atoms - amount
+    )
+    _earn(world, held.node_id, earned)
+    if held.closed:
+        _credit(world, held.buyer, amount - earned)
 
 
 def _session_closed(world: World, event: Event) -> None:
@@ -231,6 +293,7 @@ def _settler_set(world: World, event: Event) -> None:
 
 
 def _staked(world: World, event: Event) -> None:
+    """What is left at work, also after a slash."""
     _stake(world, event.args["owner"], event.args["staked"])
 
 
@@ -239,12 +302,24 @@ def _unstake_requested(world: World, event: Event) -> None:
     _stake(world, owner, world.stakes.get(owner, 0) - event.args["amount"])
 
 
+def _version_released(world: World, event: Event) -> None:
+    _name(world, event, fixed=True)
+
+
+def _channel_pointed(world: World, event: Event) -> None:
+    _name(world, event, fixed=False)
+
+
 _APPLY: Final[dict[str, Callable[[World, Event], None]]] = {
     "Deposited": _deposited,
     "Withdrawn": _withdrawn,
     "SessionOpened": _session_opened,
     "SessionToppedUp": _session_topped_up,
     "VoucherSettled": _voucher_settled,
+    "Claimed": _claimed,
+    "ClaimReplaced": _claim_replaced,
+    "ClaimFinalised": _claim_finalised,
+    "ClaimResolved": _claim_resolved,
     "SessionClosed": _session_closed,
     "Collected": _collected,
     "NodeAdded": _node_added,
@@ -253,11 +328,36 @@ _APPLY: Final[dict[str, Callable[[World, Event], None]]] = {
     "SettlerSet": _settler_set,
     "Staked": _staked,
     "UnstakeRequested": _unstake_requested,
+    "Slashed": _staked,
+    "VersionReleased": _version_released,
+    "ChannelPointed": _channel_pointed,
 }
+
+
+def _alias(args: Mapping[str, Any]) -> str:
+    return f"{args['name']}@{args['label']}"
+
+
+def _name(world: World, event: Event, *, fixed: bool) -> None:
+    alias = _alias(event.args)
+    world.aliases[alias] = AliasFacts(
+        alias=alias,
+        model_id=event.args["modelId"],
+        publisher=event.args["publisher"],
+        fixed=fixed,
+        block_number=event.block_number,
+    )
 
 
 def _credit(world: World, buyer: str, atoms: int) -> None:
     world.accounts[buyer] = world.accounts.get(buyer, 0) + atoms
+
+
+def _earn(world: World, node_id: int, atoms: int) -> None:
+    # Absent only where a fold is for somebody else's sake; then nobody reads the node afterwards.
+    node = world.nodes.get(node_id)
+    if node is not None:
+        world.nodes[node_id] = replace(node, earnings_atoms=node.earnings_atoms + atoms)
 
 
 def _session(world: World, event: Event) -> SessionFacts:

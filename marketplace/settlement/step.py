@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 from marketplace.protocol.eip712 import Domain
 from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.hexes import from_hex, to_hex
 from marketplace.protocol.messages import Receipt, ReceiptStatus, Voucher
-from marketplace.protocol.phases import EndReason
+from marketplace.protocol.phases import EndReason, JobPhase
 from marketplace.protocol.signing import BadSignature, Signer, signer_of
 from marketplace.protocol.wire import Signed, VoucherFrame, VoucherTaken
-from marketplace.settlement import rules
+from marketplace.settlement import claims, rules
+from marketplace.store import events as chain_log
 from marketplace.store import jobs, receipts, sessions, vouchers
 from marketplace.store.tables import ReceiptRow, SessionRow, Tx, VoucherRow
 
@@ -32,7 +34,7 @@ class Acceptance:
 def acknowledge(tx: Tx, session_id: str, key: Signer, domain: Domain, now_ms: int) -> Acceptance | None:
     """Signs for the longest ended prefix of a held key's session; None when that accepts nothing new."""
     session = sessions.find(tx, session_id)
-    if session is None or session.closed:
+    if session is None or session.closed or sessions.taken_back(tx, session_id):
         return None
     tally = _tally(tx, session_id)
     places = [(place.seq, place.ended) for place in jobs.places(tx, session_id, tally.through_seq)]
@@ -105,11 +107,21 @@ def frame_of(row: VoucherRow, trace_ids: list[str] | None = None) -> VoucherFram
     return VoucherFrame(voucher=signed, trace_ids=trace_ids or [])
 
 
-def on_settled(tx: Tx, session_id: str, through_seq: int, tx_hash: str | None) -> None:
-    """The chain pays a session through this seq, none above; None: it took a payment back. Idempotent."""
-    if tx_hash is not None:
-        receipts.settle(tx, session_id, through_seq, tx_hash)
-    receipts.unsettle(tx, session_id, through_seq)
+def on_settled(domain: Domain, tx: Tx, session_id: str, after_seq: int) -> None:
+    """What the chain pays of a session above a seq may have changed: puts its jobs there. Idempotent."""
+    events = chain_log.payments(tx, session_id)
+    # A claim is decided receipt by receipt, later than its seqs are reached.
+    has_claims = any(event.name == "Claimed" for event in events)
+    rows = receipts.billed(tx, session_id, 0 if has_claims else after_seq)
+    digests = [to_hex(Receipt.decode(row.message).digest(domain)) if has_claims else "" for row in rows]
+    bills = [claims.Bill(seq=row.seq, digest=digest) for row, digest in zip(rows, digests, strict=True)]
+    moved: dict[tuple[JobPhase, str | None, str | None], list[str]] = defaultdict(list)
+    for row, verdict in zip(rows, claims.verdicts(events, bills), strict=True):
+        after = _standing(row, verdict)
+        if after != (row.phase, row.settled_tx, row.end_reason):
+            moved[after].append(row.order_hash)
+    for (phase, tx_hash, reason), order_hashes in moved.items():
+        receipts.mark(tx, order_hashes, phase, settled_tx=tx_hash, end_reason=reason)
 
 
 def refund_unpayable(tx: Tx, now_ms: int, grace_seconds: int, limit: int = 100) -> int:
@@ -120,6 +132,22 @@ def refund_unpayable(tx: Tx, now_ms: int, grace_seconds: int, limit: int = 100) 
         reason = EndReason.SESSION_EXPIRED.value
         receipts.refund(tx, unpaid.session_id, unpaid.paid_through_seq, reason)
     return len(found)
+
+
+def _standing(row: receipts.Billed, verdict: claims.Verdict) -> tuple[JobPhase, str | None, str | None]:
+    """Phase, paying transaction and end reason that a verdict gives a job."""
+    phase, reason = JobPhase(row.phase), row.end_reason
+    if verdict.refund is not None:
+        return JobPhase.REFUNDED, None, verdict.refund.value
+    if phase is JobPhase.REFUNDED:
+        ran_out = reason == EndReason.SESSION_EXPIRED
+        if verdict.tx_hash is None and ran_out and not verdict.is_waiting:
+            return phase, None, reason
+        reason = (EndReason.CUT_SHORT if row.status == ReceiptStatus.CUT_SHORT else EndReason.DONE).value
+    if verdict.tx_hash is not None:
+        return JobPhase.SETTLED, verdict.tx_hash, reason
+    taken_back = phase in (JobPhase.SETTLED, JobPhase.REFUNDED)
+    return JobPhase.ACKNOWLEDGED if taken_back else phase, None, reason
 
 
 def _tally(tx: Tx, session_id: str) -> rules.Tally:

@@ -14,6 +14,9 @@ from sqlmodel import Session, col, select
 from marketplace.protocol.errors import ChainTrouble, ErrorCode
 from marketplace.store.tables import BlockRow, ChainEventRow
 
+SETTLED: Final = ("VoucherSettled", "ClaimFinalised")
+# All that decides which of a session's orders are paid.
+PAYING: Final = (*SETTLED, "Claimed", "ClaimReplaced", "ClaimHeld", "ClaimResolved")
 _MAX_VALUES: Final = 500  # in one IN list
 
 
@@ -31,6 +34,8 @@ class EventFact:
     """One event of our contracts, at one place in the chain.
 
     Attributes:
+        part: position in a log that tells several things at once. Whoever fills a batch decides how many
+            those are, so it is a number of its own: no factor on `log_index` leaves room for all of them.
         subject: what it is about: a session id, an address, or `node:7`.
         args: Solidity names to integers, `0x` hex, checksummed addresses and text.
     """
@@ -43,22 +48,12 @@ class EventFact:
     name: str
     subject: str
     args: dict[str, Any]
+    part: int = 0
 
     @property
-    def place(self) -> tuple[int, int]:
+    def place(self) -> tuple[int, int, int]:
         """Order in the chain."""
-        return self.block_number, self.log_index
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settlement:
-    """A `VoucherSettled`: from `block_number` on, every seq up to `through_seq` is paid."""
-
-    session_id: str
-    through_seq: int
-    paid_atoms: int
-    tx_hash: str
-    block_number: int
+        return self.block_number, self.log_index, self.part
 
 
 def known_blocks(db: Session) -> list[BlockFact]:
@@ -92,9 +87,10 @@ def add_events(db: Session, events: Sequence[EventFact]) -> list[EventFact]:
     if not events:
         return []
     numbers = [event.block_number for event in events]
-    place = (ChainEventRow.block_number, ChainEventRow.log_index, ChainEventRow.block_hash)
+    place = (ChainEventRow.block_number, ChainEventRow.log_index, ChainEventRow.part)
     inside = col(ChainEventRow.block_number).between(min(numbers), max(numbers))
-    there = {(number, index): seen for number, index, seen in db.exec(select(*place).where(inside))}
+    found = db.exec(select(*place, ChainEventRow.block_hash).where(inside))
+    there = {(number, index, part): seen for number, index, part, seen in found}
     if any(there.get(event.place, event.block_hash) != event.block_hash for event in events):
         raise ChainTrouble(ErrorCode.CHAIN_UNAVAILABLE, "the chain moved while it was read; read again")
     fresh = [event for event in events if event.place not in there]
@@ -132,26 +128,21 @@ def events_about(db: Session, subjects: Collection[str]) -> list[EventFact]:
     return sorted(found, key=lambda event: event.place)
 
 
-def settlements(db: Session, session_id: str) -> list[Settlement]:
-    """A session's settlements, in order."""
-    this = (col(ChainEventRow.subject) == session_id) & (col(ChainEventRow.name) == "VoucherSettled")
-    return [settlement(event) for event in _select(db, this)]
+def payments(db: Session, session_id: str) -> list[EventFact]:
+    """The events of `PAYING` of a session, in order."""
+    return _select(db, col(ChainEventRow.subject) == session_id, col(ChainEventRow.name).in_(PAYING))
 
 
-def settlement_of(db: Session, session_id: str, seq: int) -> Settlement | None:
-    """The settlement that paid an order, if any has."""
-    return next((found for found in settlements(db, session_id) if found.through_seq >= seq), None)
+def settled_through(db: Session, session_id: str, below_seq: int) -> int:
+    """The highest seq below another one that the chain has settled a session through; 0 when none."""
+    settled = (event for event in payments(db, session_id) if event.name in SETTLED)
+    return max((seq for event in settled if (seq := event.args["throughSeq"]) < below_seq), default=0)
 
 
-def settlement(event: EventFact) -> Settlement:
-    """What a `VoucherSettled` says."""
-    return Settlement(
-        session_id=event.subject,
-        through_seq=int(event.args["throughSeq"]),
-        paid_atoms=int(event.args["paid"]),
-        tx_hash=event.tx_hash,
-        block_number=event.block_number,
-    )
+def block_of(db: Session, session_id: str, tx_hash: str) -> int | None:
+    """Block in which a transaction did something to a session; None when the chain does not have it."""
+    this = (col(ChainEventRow.subject) == session_id) & (col(ChainEventRow.tx_hash) == tx_hash)
+    return db.exec(select(ChainEventRow.block_number).where(this)).first()
 
 
 def count_events(db: Session) -> int:
@@ -165,7 +156,7 @@ def batches(values: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _select(db: Session, *where: ColumnElement[bool]) -> list[EventFact]:
-    order = (col(ChainEventRow.block_number), col(ChainEventRow.log_index))
+    order = (col(ChainEventRow.block_number), col(ChainEventRow.log_index), col(ChainEventRow.part))
     return [_fact(row) for row in db.exec(select(ChainEventRow).where(*where).order_by(*order))]
 
 
@@ -179,6 +170,7 @@ def _fact(row: ChainEventRow) -> EventFact:
         name=row.name,
         subject=row.subject,
         args=json.loads(row.args),
+        part=row.part,
     )
 
 
@@ -186,6 +178,7 @@ def _values(event: EventFact) -> dict[str, Any]:
     return {
         "block_number": event.block_number,
         "log_index": event.log_index,
+        "part": event.part,
         "block_hash": event.block_hash,
         "tx_hash": event.tx_hash,
         "contract": event.contract,

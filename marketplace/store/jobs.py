@@ -84,6 +84,18 @@ def move(tx: Session, job: JobRow, after: JobPhase, **values: Any) -> None:
     tx.refresh(job)
 
 
+def ask_cancel(tx: Session, job: JobRow, now_ms: int) -> None:
+    """Notes that the buyer wants no more of a job; `job` is read again. Raises `LostRace`."""
+    query = (
+        update(JobRow)
+        .where(col(JobRow.job_id) == job.job_id, col(JobRow.version) == job.version)
+        .values(cancel_asked_ms=now_ms, version=job.version + 1)
+    )
+    if tx.exec(query, execution_options=_BLIND).rowcount != 1:
+        raise LostRace(ErrorCode.LEASE_LOST, "the job moved on meanwhile", job_id=job.job_id)
+    tx.refresh(job)
+
+
 def of_key(tx: Session, key: str, limit: int, after: str | None) -> list[JobRow]:
     """A key's jobs, newest first, from the one after `after`."""
     query = select(JobRow).where(JobRow.key == key)

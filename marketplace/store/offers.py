@@ -28,6 +28,7 @@ class Listing:
     task: str
     context_tokens: int
     loaded: bool
+    canary_bps: int
     connected: bool
     draining: bool
     free_slots: int
@@ -147,6 +148,7 @@ def _listing(offer: OfferRow, serves: NodeModelRow, node: NodeRow) -> Listing:
         task=serves.task,
         context_tokens=serves.context_tokens,
         loaded=serves.loaded,
+        canary_bps=serves.canary_bps,
         connected=node.connected,
         draining=node.draining,
         free_slots=node.free_slots,

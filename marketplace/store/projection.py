@@ -13,6 +13,7 @@ from typing import Any, Final
 from sqlalchemy import delete, func, update
 from sqlmodel import Session, col, select
 
+from marketplace.protocol.batches import SHORT_ID_BYTES
 from marketplace.protocol.hexes import ZERO32, ZERO_ADDRESS, to_hex
 from marketplace.protocol.phases import JobPhase
 from marketplace.store.events import batches
@@ -30,6 +31,7 @@ SESSION_COLUMNS: Final = (
     "key_epoch",
     "deposited_atoms",
     "paid_atoms",
+    "claimed_atoms",
     "through_seq",
     "expires_at",
     "closed",
@@ -83,6 +85,17 @@ def sessions_of(db: Session, buyers: Collection[str], node_ids: Collection[int])
     return set(db.exec(select(SessionRow.session_id).where(theirs)))
 
 
+def full_ids(db: Session, short_ids: Collection[str]) -> dict[str, str]:
+    """Session ids by names of which only the first 24 bytes are right; without those nobody knows."""
+    found: dict[str, str] = {}
+    for short_id in short_ids:
+        prefix = short_id[: 2 + 2 * SHORT_ID_BYTES]
+        ids = col(SessionRow.session_id)
+        full = db.exec(select(ids).where(ids.between(prefix, prefix + "g"))).first()
+        found |= {short_id: full} if full else {}
+    return found
+
+
 def known_keys(db: Session) -> tuple[set[str], set[str], set[int]]:
     """Every buyer, session id and node id that has a row."""
     return (
@@ -113,11 +126,16 @@ def nodes_from(db: Session, after: int, limit: int) -> dict[int, Columns]:
 
 
 def owed_atoms(db: Session) -> int:
-    """All that the escrow must hold for accounts, open sessions and earnings; fees come on top."""
+    """All that the escrow must hold for accounts, sessions and earnings; fees come on top.
+
+    A closed session holds what is claimed of it and not decided.
+    """
     rest = func.sum(SessionRow.deposited_atoms - SessionRow.paid_atoms)
+    claimed = func.sum(SessionRow.claimed_atoms)
     parts = (
         db.exec(select(func.sum(AccountRow.balance_atoms))).one(),
         db.exec(select(rest).where(col(SessionRow.closed).is_(False))).one(),
+        db.exec(select(claimed).where(col(SessionRow.closed).is_(True))).one(),
         db.exec(select(func.sum(NodeRow.earnings_atoms))).one(),
     )
     return sum(int(part or 0) for part in parts)
@@ -168,6 +186,7 @@ def void_sessions(db: Session, session_ids: Collection[str]) -> None:
     gone: Columns = {
         "deposited_atoms": 0,
         "paid_atoms": 0,
+        "claimed_atoms": 0,
         "through_seq": 0,
         "closed": False,
         "opened_block": 0,
@@ -190,17 +209,20 @@ def void_nodes(db: Session, node_ids: Collection[int]) -> None:
     db.execute(update(NodeRow).where(col(NodeRow.node_id).in_(sorted(node_ids))).values(**gone))
 
 
-def sessions_paid_unseen(db: Session) -> set[str]:
-    """Sessions with jobs that are delivered or acknowledged though the chain has paid them already."""
+def sessions_paid_unseen(db: Session) -> dict[str, int]:
+    """Sessions with jobs that are delivered or acknowledged though the chain has settled through their seq.
+
+    With the lowest such seq of each. A job that the court holds is among them until it is decided.
+    """
     found = (
-        select(OrderRow.session_id)
+        select(OrderRow.session_id, func.min(OrderRow.seq))
         .join(JobRow, col(JobRow.order_hash) == col(OrderRow.order_hash))
         .join(SessionRow, col(SessionRow.session_id) == col(OrderRow.session_id))
         .where(col(JobRow.phase).in_([JobPhase.DELIVERED.value, JobPhase.ACKNOWLEDGED.value]))
         .where(col(OrderRow.seq) <= col(SessionRow.through_seq))
-        .distinct()
+        .group_by(col(OrderRow.session_id))
     )
-    return set(db.exec(found))
+    return {session_id: int(seq) for session_id, seq in db.exec(found)}
 
 
 def _columns(row: SessionRow | NodeRow, names: tuple[str, ...]) -> Columns:

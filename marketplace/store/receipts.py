@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import insert
+from sqlalchemy import select as select_columns
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select, update
 from sqlmodel.sql.expression import SelectOfScalar
 
 from marketplace.protocol.errors import ErrorCode, LostRace
-from marketplace.protocol.phases import JobPhase
+from marketplace.protocol.phases import HAS_RESULT, JobPhase
+from marketplace.store.events import batches
 from marketplace.store.tables import ChunkRow, FaultRow, JobRow, ReceiptRow, SessionRow
 
 _BLIND = {"synchronize_session": False}
 _NO_END = 1 << 62
+_WITH_RESULT = [phase.value for phase in sorted(HAS_RESULT)]
 
 
 def add(tx: Session, row: ReceiptRow, chunks: Sequence[bytes]) -> None:
@@ -85,17 +88,53 @@ def acknowledge(tx: Session, session_id: str, through_seq: int) -> None:
     _shift(tx, _jobs(session_id, low=0, high=through_seq), JobPhase.DELIVERED, JobPhase.ACKNOWLEDGED)
 
 
-def settle(tx: Session, session_id: str, through_seq: int, tx_hash: str) -> None:
-    """Makes jobs up to a seq settled by this transaction, unless another did. Idempotent."""
-    acknowledge(tx, session_id, through_seq)
-    covered = _jobs(session_id, low=0, high=through_seq)
-    _shift(tx, covered, JobPhase.ACKNOWLEDGED, JobPhase.SETTLED, settled_tx=tx_hash)
+@dataclass(frozen=True, slots=True)
+class Billed:
+    """A job that has a result, with the receipt it stands on."""
+
+    order_hash: str
+    seq: int
+    message: bytes
+    status: int
+    phase: str
+    settled_tx: str | None
+    end_reason: str | None
 
 
-def unsettle(tx: Session, session_id: str, through_seq: int) -> None:
-    """A reorganisation took the payment of jobs above a seq back. Idempotent."""
-    beyond = _jobs(session_id, low=through_seq, high=_NO_END)
-    _shift(tx, beyond, JobPhase.SETTLED, JobPhase.ACKNOWLEDGED, settled_tx=None)
+def billed(tx: Session, session_id: str, after_seq: int) -> list[Billed]:
+    """A session's jobs with results above a seq, ascending."""
+    receipt = (ReceiptRow.order_hash, ReceiptRow.seq, ReceiptRow.message, ReceiptRow.status)
+    query = (
+        select_columns(*map(col, (*receipt, JobRow.phase, JobRow.settled_tx, JobRow.end_reason)))
+        .join(JobRow, col(JobRow.order_hash) == ReceiptRow.order_hash)
+        .where(col(JobRow.phase).in_(_WITH_RESULT))
+        .where(col(ReceiptRow.order_hash).in_(_jobs(session_id, low=after_seq, high=_NO_END)))
+        .order_by(col(ReceiptRow.seq))
+    )
+    return [Billed(*row) for row in tx.execute(query)]
+
+
+def mark(
+    tx: Session,
+    order_hashes: Sequence[str],
+    phase: JobPhase,
+    *,
+    settled_tx: str | None,
+    end_reason: str | None,
+) -> None:
+    """Sets where jobs with results stand with their money."""
+    for part in batches(order_hashes):
+        query = (
+            update(JobRow)
+            .where(col(JobRow.order_hash).in_(part), col(JobRow.phase).in_(_WITH_RESULT))
+            .values(
+                phase=phase.value,
+                settled_tx=settled_tx,
+                end_reason=end_reason,
+                version=col(JobRow.version) + 1,
+            )
+        )
+        tx.exec(query, execution_options=_BLIND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +146,10 @@ class Unpaid:
 
 
 def unpayable(tx: Session, expired_before: int, limit: int) -> list[Unpaid]:
-    """Sessions, closed or expired before this (Unix seconds), that leave delivered jobs unpaid."""
+    """Sessions, closed or expired before this (Unix seconds), that leave delivered jobs unpaid.
+
+    While something of a session is claimed and not decided, its jobs may still be paid.
+    """
     query = (
         select(ReceiptRow.session_id, SessionRow.through_seq)
         .join(SessionRow, col(SessionRow.session_id) == ReceiptRow.session_id)
@@ -115,6 +157,7 @@ def unpayable(tx: Session, expired_before: int, limit: int) -> list[Unpaid]:
         .where(
             col(JobRow.phase).in_([JobPhase.DELIVERED.value, JobPhase.ACKNOWLEDGED.value]),
             col(SessionRow.closed).is_(True) | (col(SessionRow.expires_at) < expired_before),
+            col(SessionRow.claimed_atoms) == 0,
             col(ReceiptRow.seq) > SessionRow.through_seq,
         )
         .distinct()

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from sqlalchemy import ColumnElement, SQLColumnExpression, case
 from sqlmodel import Session, col, select, update
+from sqlmodel.sql.expression import SelectOfScalar
 
 from marketplace.protocol.errors import ErrorCode, LostRace
-from marketplace.store.tables import AccountRow, SessionRow, SessionTermsRow
+from marketplace.protocol.phases import EndReason, JobPhase
+from marketplace.store.tables import AccountRow, JobRow, ReceiptRow, SessionRow, SessionTermsRow
 
 MAX_SEQ = (1 << 32) - 1
 _Number = SQLColumnExpression[int]
@@ -27,15 +29,28 @@ def of_key(tx: Session, key: str) -> list[SessionRow]:
 
 
 def spendable(tx: Session, key: str, node_ids: Sequence[int]) -> list[SessionRow]:
-    """A key's sessions with these nodes that are not closed, soonest to expire first."""
+    """A key's sessions with these nodes that are not closed, soonest to expire first.
+
+    Without those of `taken_back`: no voucher will be signed for what they would pay.
+    """
     query = (
         select(SessionRow)
         .where(
             SessionRow.key == key, col(SessionRow.node_id).in_(node_ids), col(SessionRow.closed).is_(False)
         )
+        .where(col(SessionRow.session_id).not_in(_taken_back().where(JobRow.key == key)))
         .order_by(col(SessionRow.expires_at), col(SessionRow.session_id))
     )
     return list(tx.exec(query))
+
+
+def taken_back(tx: Session, session_id: str) -> bool:
+    """Whether an order of the session was refunded while others go on.
+
+    A voucher pays every order up to its seq, so one more would charge what was given back. The node claims
+    what it is still owed, receipt by receipt.
+    """
+    return tx.exec(_taken_back().where(ReceiptRow.session_id == session_id).limit(1)).first() is not None
 
 
 def of_buyer(tx: Session, buyer: str) -> list[SessionRow]:
@@ -126,6 +141,15 @@ def returnable(tx: Session, past_at: int, limit: int) -> list[SessionTermsRow]:
         .limit(limit)
     )
     return list(tx.exec(query))
+
+
+def _taken_back() -> SelectOfScalar[str]:
+    reasons = [EndReason.COURT_REFUNDED.value, EndReason.UNCLAIMED.value]
+    return (
+        select(ReceiptRow.session_id)
+        .join(JobRow, col(JobRow.order_hash) == ReceiptRow.order_hash)
+        .where(JobRow.phase == JobPhase.REFUNDED.value, col(JobRow.end_reason).in_(reasons))
+    )
 
 
 def _has_left(atoms: int) -> tuple[ColumnElement[bool], ...]:

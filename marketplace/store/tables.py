@@ -61,6 +61,18 @@ class NodeModelRow(SQLModel, table=True):
     task: str
     context_tokens: int
     loaded: bool
+    canary_bps: int = 0
+
+
+class ModelAliasRow(SQLModel, table=True):
+    """What an alias of the register of models means, folded from chain events; a `fixed` one never moves."""
+
+    __tablename__ = "model_alias"
+    alias: str = Field(primary_key=True)
+    model_id: str = Field(index=True)
+    publisher: str
+    fixed: bool
+    block_number: int = Field(sa_column=_big())
 
 
 class OfferRow(SQLModel, table=True):
@@ -99,6 +111,7 @@ class SessionRow(SQLModel, table=True):
     key_epoch: int
     deposited_atoms: int = Field(sa_column=_big())
     paid_atoms: int = Field(sa_column=_big())
+    claimed_atoms: int = Field(default=0, sa_column=_big())
     through_seq: int = Field(sa_column=_big())
     expires_at: int = Field(sa_column=_big())
     closed: bool = False
@@ -150,6 +163,7 @@ class JobRow(SQLModel, table=True):
     created_at_ms: int = Field(sa_column=_big())
     deadline_ms: int = Field(sa_column=_big())
     ended_at_ms: int | None = Field(default=None, sa_column=_big(nullable=True))
+    cancel_asked_ms: int | None = Field(default=None, sa_column=_big(nullable=True))
     settled_tx: str | None = None
     version: int = 0
 
@@ -286,6 +300,7 @@ class ChainEventRow(SQLModel, table=True):
     __tablename__ = "chain_event"
     block_number: int = Field(primary_key=True)
     log_index: int = Field(primary_key=True)
+    part: int = Field(primary_key=True, default=0)
     block_hash: str
     tx_hash: str = Field(index=True)
     contract: str

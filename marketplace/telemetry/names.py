@@ -25,6 +25,8 @@ class Log(StrEnum):
     OFFERS_TAKEN = "offers_taken"
     JOB_ORDERED = "job_ordered"
     JOB_LEASED = "job_leased"
+    JOB_HANDED_OVER = "job_handed_over"
+    JOB_CANCELLED = "job_cancelled"
     JOB_DELIVERED = "job_delivered"
     JOB_ACKNOWLEDGED = "job_acknowledged"
     JOB_SETTLED = "job_settled"
@@ -36,6 +38,10 @@ class Log(StrEnum):
     VOUCHER_SIGNED = "voucher_signed"
     VOUCHER_REFUSED = "voucher_refused"
     VOUCHER_SKIPPED = "voucher_skipped"
+    CLAIM_PENDING = "claim_pending"
+    CLAIM_SHORT = "claim_short"
+    CLAIM_HELD = "claim_held"
+    CLAIM_ENDED = "claim_ended"
     SESSION_OPENED = "session_opened"
     SESSION_CLOSED = "session_closed"
     CONTRACTS_DEPLOYED = "contracts_deployed"
@@ -50,6 +56,7 @@ class Log(StrEnum):
     TX_DISPLACED = "tx_displaced"
     MODEL_LOADED = "model_loaded"
     MODEL_FAILED = "model_failed"
+    METER_MISSING = "meter_missing"
 
 
 LOG_DOCS: Final[dict[Log, str]] = {
@@ -65,6 +72,8 @@ LOG_DOCS: Final[dict[Log, str]] = {
     Log.OFFERS_TAKEN: "A node's offers replaced its former ones.",
     Log.JOB_ORDERED: "A signed order was accepted and stored.",
     Log.JOB_LEASED: "A node holds the job's lease.",
+    Log.JOB_HANDED_OVER: "A worker that stops left a job to be resumed by another.",
+    Log.JOB_CANCELLED: "A buyer wants no more of a job; it ends with what it has.",
     Log.JOB_DELIVERED: "Receipt and response are stored.",
     Log.JOB_ACKNOWLEDGED: "A voucher covers the job.",
     Log.JOB_SETTLED: "The chain paid the job.",
@@ -76,6 +85,10 @@ LOG_DOCS: Final[dict[Log, str]] = {
     Log.VOUCHER_SIGNED: "A key accepted a prefix of its session's jobs.",
     Log.VOUCHER_REFUSED: "A voucher does not fit the receipts.",
     Log.VOUCHER_SKIPPED: "The escrow skipped a voucher; the status says why.",
+    Log.CLAIM_PENDING: "The chain has a node's claim; its receipts can be disputed until it is final.",
+    Log.CLAIM_SHORT: "A claim leaves receipts out, or was refused; the reason says why.",
+    Log.CLAIM_HELD: "Receipts of a claim are disputed; the court decides about them.",
+    Log.CLAIM_ENDED: "Nothing more comes of a claim; the session paid this much since it was made.",
     Log.SESSION_OPENED: "The chain opened a session.",
     Log.SESSION_CLOSED: "The chain closed a session and returned the rest.",
     Log.CONTRACTS_DEPLOYED: "Contracts were deployed to a chain.",
@@ -90,6 +103,7 @@ LOG_DOCS: Final[dict[Log, str]] = {
     Log.TX_DISPLACED: "Another transaction took the nonce; this one can never be mined.",
     Log.MODEL_LOADED: "A model's weights are in memory and its canary passed.",
     Log.MODEL_FAILED: "A model could not be loaded.",
+    Log.METER_MISSING: "An energy counter cannot be read; figures come from the next best source.",
 }
 
 
@@ -111,7 +125,7 @@ SPAN_DOCS: Final[dict[Span, str]] = {
     Span.QUOTE: "Ranking offers for a request.",
     Span.FUND: "Finding, topping up or opening a session.",
     Span.DISPATCH: "From the stored order to the node's acceptance.",
-    Span.QUEUE: "From acceptance to the first batch with the job in it.",
+    Span.QUEUE: "From the stored order until a worker of the node starts on it.",
     Span.INFERENCE: "Running the model.",
     Span.RECEIPT: "Metering, hashing and signing.",
     Span.DELIVER: "From the signed receipt to the gateway's disk.",
@@ -185,6 +199,13 @@ METRICS: Final = (
     MetricSpec("watt_tx_sent_total", _COUNTER, "Transactions that reached an end or fell back.", ("state",)),
     MetricSpec("watt_rpc_failures_total", _COUNTER, "Chain reads and sends that failed."),
     MetricSpec("watt_node_joules_total", _COUNTER, "Energy of inference, in joules.", ("method",)),
+    MetricSpec("watt_node_idle_joules_total", _COUNTER, "Energy drawn that no job was charged.", ("method",)),
+    MetricSpec("watt_node_worker_up", _GAUGE, "Whether the node's infer worker is there: 1 or 0."),
+    MetricSpec("watt_node_running_jobs", _GAUGE, "Jobs a worker has claimed."),
+    MetricSpec("watt_node_batch_size", _GAUGE, "Sequences in the engine's last step."),
+    MetricSpec("watt_node_tokens_per_second", _GAUGE, "Output tokens in the last second."),
+    MetricSpec("watt_node_memory_bytes", _GAUGE, "Memory of the infer process and its GPU.", ("device",)),
+    MetricSpec("watt_node_temperature_celsius", _GAUGE, "Temperature, where it is known.", ("device",)),
     MetricSpec("watt_node_device_seconds_total", _COUNTER, "Device time of inference.", ("task",)),
     MetricSpec("watt_reconcile_difference_atoms", _GAUGE, "Store against chain; 0 when all is well."),
 )

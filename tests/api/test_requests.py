@@ -147,6 +147,11 @@ async def test_unknown_pages_methods_keys_and_ids(tmp_path):
         check_problem(await get("/v1/sessions/0x00"), 404, "unknown_session")
         check_problem(await get("/v1/sessions/0x" + "00" * 32), 404, "unknown_session")
         check_problem(await get("/v1/accounts/nobody"), 422, "invalid_request")
+        mistyped = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAeD"
+        assert (
+            "mistyped"
+            in check_problem(await get(f"/v1/accounts/{mistyped}"), 422, "invalid_request")["detail"]
+        )
         check_problem(await post("/v1/quotes", json={"model": "tiny"}), 422, "invalid_request")
         assert g.market.streams._jobs == {}
 

@@ -82,7 +82,6 @@ def test_events_tell_the_whole_way_in_order(chain: Chain) -> None:
     settled, skipped = events[-2:]
     assert settled.args == {
         "sessionId": to_hex(session_id),
-        "nodeId": node_id,
         "throughSeq": 3,
         "paid": 4 * DOLLAR,
         "receiptsRoot": "0x" + "09" * 32,

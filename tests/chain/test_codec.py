@@ -30,12 +30,14 @@ HERE = Deployment(
     token=Signer(b"\x11" * 32).address,
     registry=Signer(b"\x12" * 32).address,
     escrow=Signer(b"\x13" * 32).address,
+    court="0x" + "44" * 20,
     treasury=Signer(b"\x14" * 32).address,
     token_symbol="TUSD",
     token_decimals=6,
     min_stake_atoms=1,
     max_session_seconds=100,
     grace_seconds=10,
+    challenge_seconds=21_600,
 )
 TERMS = Open(
     buyer=ALICE.address,
@@ -144,11 +146,9 @@ def raw_log(contract_name: str, event: str, topics: list[bytes], data: bytes) ->
 CONTRACTS = {HERE.escrow.lower(): "Escrow", HERE.registry.lower(): "NodeRegistry"}
 
 
-@given(WORDS, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**128 - 1), WORDS)
-def test_decode_log_reads_what_was_emitted(
-    session_id: bytes, node_id: int, seq: int, paid: int, root: bytes
-) -> None:
-    topics = [session_id, node_id.to_bytes(32, "big")]
+@given(WORDS, st.integers(0, 2**32 - 1), st.integers(0, 2**128 - 1), WORDS)
+def test_decode_log_reads_what_was_emitted(session_id: bytes, seq: int, paid: int, root: bytes) -> None:
+    topics = [session_id]
     data = encode(["uint32", "uint128", "bytes32"], [seq, paid, root])
     event = decode_log(raw_log("Escrow", "VoucherSettled", topics, data), CONTRACTS)
     assert event is not None
@@ -160,11 +160,22 @@ def test_decode_log_reads_what_was_emitted(
     )
     assert event.args == {
         "sessionId": to_hex(session_id),
-        "nodeId": node_id,
         "throughSeq": seq,
         "paid": paid,
         "receiptsRoot": to_hex(root),
     }
+
+
+@given(WORDS, WORDS, st.lists(WORDS, max_size=5))
+def test_decode_log_reads_lists_and_bytes(session_id: bytes, root: bytes, hashes: list[bytes]) -> None:
+    data = encode(["uint32", "uint128", "uint48", "bytes32[]"], [7, 8, 9, hashes])
+    claimed = decode_log(raw_log("Escrow", "Claimed", [session_id], data), CONTRACTS)
+    assert claimed is not None
+    assert claimed.args["receiptHashes"] == [to_hex(each) for each in hashes]
+    batch = encode(["bytes32", "bytes"], [root, b"".join(hashes)])
+    settled = decode_log(raw_log("Escrow", "BatchSettled", [bytes(12) + b"\x01" * 20], batch), CONTRACTS)
+    assert settled is not None
+    assert settled.args["vouchers"] == to_hex(b"".join(hashes))
 
 
 @given(st.text(max_size=200))

@@ -169,6 +169,7 @@ def test_deploy_says_so_when_what_it_deployed_is_gone(
         seen = real(self, tx_hash)
         return dataclasses.replace(seen, contract=None) if seen else None
 
+    monkeypatch.setattr("marketplace.chain.deploy._LAG_PAUSES_SECONDS", ())
     monkeypatch.setattr(Ethereum, "tx_receipt", without_contract)
     with pytest.raises(ChainTrouble, match="gone again"):
         deploy(node.url, key(0), DeployParams.local(TREASURY))

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from marketplace.chain import models
 from marketplace.chain.deployment import Deployment
 from marketplace.chain.devkeys import HARDHAT_KEYS, refuse_test_key
 from marketplace.chain.journal import MemoryJournal
 from marketplace.protocol.errors import BadRequest, Broken, LostRace
+from marketplace.protocol.hexes import ZERO_ADDRESS
 from marketplace.protocol.signing import Signer
 from marketplace.protocol.transactions import TxJournal, TxRecord, TxState
 from tests.chain.test_codec import HERE
@@ -37,6 +39,7 @@ def test_load_names_the_remedy_when_there_is_no_file(tmp_path: Path) -> None:
         "{}",
         "3",
         json.dumps(HERE.to_json() | {"escrow": "0x12"}),
+        json.dumps(HERE.to_json() | {"treasury": "0x90F79bf6EB2c4f870365E785982E1f101E93b907"}),
         json.dumps(HERE.to_json() | {"escrow": 5}),
         json.dumps(HERE.to_json() | {"chain_id": "1"}),
         json.dumps(HERE.to_json() | {"chain_id": True}),
@@ -49,6 +52,18 @@ def test_load_refuses_a_file_that_is_not_ours(tmp_path: Path, text: str) -> None
     path.write_text(text)
     with pytest.raises(Broken, match="remove it"):
         Deployment.load(path)
+
+
+def test_file_from_before_there_was_a_register_of_models_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "deployment.json"
+    path.write_text(json.dumps({k: v for k, v in HERE.to_json().items() if k != "models"}))
+    assert Deployment.load(path) == dataclasses.replace(HERE, models=ZERO_ADDRESS)
+    assert not Deployment.load(path).has_models
+
+
+def test_models_get_no_names_where_there_is_no_register() -> None:
+    with pytest.raises(BadRequest, match="without a register"):
+        models.publish(HERE, b"\x01" * 32, "")
 
 
 def test_domain_is_chain_and_escrow() -> None:

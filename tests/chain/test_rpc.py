@@ -229,6 +229,34 @@ def test_events_refuses_the_empty_answer_of_a_node_that_lags(endpoint: FakeEndpo
         ChainClient(endpoint.url, HERE).events(5, 9)
 
 
+@pytest.mark.parametrize("refusal", [-32005, -32000, -32602])
+def test_logs_of_many_blocks_are_asked_for_in_ranges_the_node_takes(
+    endpoint: FakeEndpoint, refusal: int
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def answer(_method: str, params: list[Any]) -> Answer:
+        first, last = (int(params[0][name], 16) for name in ("fromBlock", "toBlock"))
+        if last - first >= 3:
+            return error(refusal, "block range is too wide")
+        asked.append((first, last))
+        return result([{"blockNumber": hex(number)} for number in range(first, last + 1)])
+
+    endpoint.answer = answer
+    rpc, _ = rpc_without_sleep(endpoint.url)
+    found = Ethereum(rpc).long_logs([HERE.escrow], 5, 15, [])
+    assert [int(log["blockNumber"], 16) for log in found] == list(range(5, 16))
+    assert asked == [(5, 7), (8, 10), (11, 13), (14, 15)]
+    assert Ethereum(rpc).long_logs([HERE.escrow], 5, 4, []) == []
+
+
+def test_logs_that_are_refused_for_one_block_are_chain_trouble(endpoint: FakeEndpoint) -> None:
+    endpoint.script(error(-32601, "no such method"))
+    with pytest.raises(ChainTrouble, match="no such method"):
+        Ethereum(Rpc(endpoint.url)).long_logs([HERE.escrow], 1, 8, [])
+    assert len(endpoint.asked) == 4
+
+
 def test_a_view_of_an_address_without_code_is_the_wrong_chain(endpoint: FakeEndpoint) -> None:
     endpoint.script(result("0x"))
     with pytest.raises(ChainTrouble) as caught:

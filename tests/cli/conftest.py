@@ -13,9 +13,13 @@ from marketplace.cli.app import invoke
 from marketplace.client.aio import AsyncWattline
 from marketplace.client.journal import Journal
 from marketplace.client.sync import Wattline
+from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.signing import Signer
+from tests.client.courtroom import BUYER as CHAIN_BUYER
+from tests.client.courtroom import Courtroom
 from tests.client.fake_market import FakeMarket
 from tests.client.fakes import DEPLOYMENT, Clock, FakeNode
+from tests.hardhat import Chain, chain, hardhat_node  # noqa: F401 - fixtures
 
 BUYER = Signer(b"\x11" * 32)
 
@@ -88,3 +92,18 @@ def market(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeMarket:
     }
     profile.write_text(json.dumps(values))
     return made
+
+
+@pytest.fixture
+def here(chain: Chain, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Chain:  # noqa: F811 - the fixture above
+    """A chain the command finds by its variables; the buyer's key is in WATT_PRIVATE_KEY."""
+    chain.deployment.save(tmp_path / "deployment.json")
+    monkeypatch.setenv("WATT_RPC_URL", chain.url)
+    monkeypatch.setenv("WATT_DEPLOYMENT_PATH", str(tmp_path / "deployment.json"))
+    monkeypatch.setenv("WATT_PRIVATE_KEY", to_hex(CHAIN_BUYER.secret))
+    return chain
+
+
+@pytest.fixture
+def room(here: Chain) -> Courtroom:
+    return Courtroom(here)

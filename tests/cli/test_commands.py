@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from marketplace.cli import wiring
+from marketplace.client.bundle import Bundle
+from marketplace.client.verify import check_offline, failures
 from marketplace.protocol.errors import ChainTrouble, ErrorCode
 from marketplace.protocol.hexes import to_hex
 from tests.cli.conftest import BUYER, Watt
@@ -141,19 +143,19 @@ def test_sessions_open_top_up_and_list(watt: Watt, market: FakeMarket) -> None:
     keys = {"session_id", "node_id", "key", "deposited_atoms", "left_atoms", "expires_at"}
     assert set(opened) == keys
     assert opened["deposited_atoms"] == "500000"
-    topped = watt("session", "topup", opened["session_id"], "--amount", "0.25", "--json").json
+    topped = watt("session", "top-up", opened["session_id"], "--amount", "0.25", "--json").json
     assert topped["deposited_atoms"] == "750000"
     assert watt("session", "list", "--json").json["sessions"] == [topped]
     assert opened["session_id"] in watt("session", "list").out
-    assert "0.75 TUSD" in watt("session", "topup", opened["session_id"], "--amount", "0").out
+    assert "0.75 TUSD" in watt("session", "top-up", opened["session_id"], "--amount", "0").out
 
 
-def test_keys_create_opens_a_session_with_every_online_node(watt: Watt, market: FakeMarket) -> None:
-    found = watt("keys", "create", "--label", "agent", "--amount", "0.5", "--json").json
+def test_bearer_key_has_a_session_with_every_online_node(watt: Watt, market: FakeMarket) -> None:
+    found = watt("keys", "bearer", "--label", "agent", "--amount", "0.5", "--json").json
     assert set(found) == {"api_key", "address", "sessions"}
     assert [s["node_id"] for s in found["sessions"]] == [1, 2]
     assert {s["key"] for s in found["sessions"]} == {found["address"]}
-    assert "OPENAI_API_KEY" in watt("keys", "create", "--node", 2).out
+    assert "OPENAI_API_KEY" in watt("keys", "bearer", "--node", 2).out
 
 
 def test_wallet_new_keeps_the_key_from_others_and_shows_where(watt: Watt, tmp_path: Path) -> None:
@@ -193,7 +195,7 @@ def test_usage_error_ends_with_2(watt: Watt) -> None:
     assert watt("run").code == 2
     assert watt("run", "hi", "--max-tokens", 0).code == 2
     assert watt("quote", "hi", "--task", "paint").code == 2
-    assert watt("session", "topup", "nonsense", "--amount", "1").code == 2
+    assert watt("session", "top-up", "nonsense", "--amount", "1").code == 2
     assert watt("job", "../../etc").code == 2
 
 
@@ -238,6 +240,39 @@ def test_node_failure_ends_with_1(watt: Watt, market: FakeMarket) -> None:
     assert ran.code == 1
     assert "receipt_invalid" in ran.err
     assert "price" in ran.err
+
+
+@pytest.mark.parametrize("command", ["run", "embed"])
+def test_receipt_that_does_not_hold_is_kept_for_a_proof(
+    watt: Watt, market: FakeMarket, tmp_path: Path, command: str
+) -> None:
+    market.nodes[1].behaviour = "overcharge"
+    (tmp_path / "lines.txt").write_text("one\n")
+    ask = (command, "lines.txt", "--model", "tiny-chat")
+    ran = watt(*ask, "--node", 1)
+    (kept,) = (tmp_path / ".watt" / "faults").iterdir()
+    assert (ran.code, f"watt dispute proof .watt/faults/{kept.name}" in ran.err) == (1, True)
+    kept_checks = check_offline(Bundle.from_json(json.loads(kept.read_text())))
+    assert "price" in [check.name for check in failures(kept_checks)]
+    assert watt(*ask, "--node", 1, "--save", "bad.json").code == 1
+    assert Bundle.from_json(json.loads(Path("bad.json").read_text())).node_id == 1
+    unwritable = watt(*ask, "--node", 1, "--save", tmp_path)
+    assert (unwritable.code, "is lost" in unwritable.err, "receipt_invalid" in unwritable.err) == (
+        1,
+        True,
+        True,
+    )
+
+
+def test_receipt_that_does_not_hold_is_kept_where_another_node_does_the_job(
+    watt: Watt, market: FakeMarket, tmp_path: Path
+) -> None:
+    market.nodes[1].behaviour = "overcharge"
+    ran = watt("run", "hi", "--json", "--save", "good.json")
+    assert (ran.json["node_id"], ran.json["attempts"]) == (2, 2)
+    assert Bundle.from_json(json.loads(Path("good.json").read_text())).node_id == 2
+    (kept,) = (tmp_path / ".watt" / "faults").iterdir()
+    assert Bundle.from_json(json.loads(kept.read_text())).node_id == 1
 
 
 def test_interrupt_ends_with_130(watt: Watt, monkeypatch: pytest.MonkeyPatch) -> None:

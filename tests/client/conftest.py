@@ -9,6 +9,7 @@ from marketplace.client.bundle import Bundle
 from marketplace.protocol.signing import Signer
 from tests.client.fake_market import FakeMarket
 from tests.client.fakes import Clock, FakeNode
+from tests.hardhat import chain, hardhat_node  # noqa: F401 - fixtures
 
 BUYER = Signer(b"\x11" * 32)
 

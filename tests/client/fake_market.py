@@ -15,8 +15,9 @@ from marketplace.client.desk import Desk
 from marketplace.client.gateway import Gateway
 from marketplace.client.journal import Journal
 from marketplace.client.views import Surroundings
+from marketplace.funding.rules import check_payer
 from marketplace.protocol import ids
-from marketplace.protocol.errors import SPECS, ErrorCode
+from marketplace.protocol.errors import SPECS, BadRequest, ErrorCode
 from marketplace.protocol.hexes import from_hex, to_hex
 from marketplace.protocol.merkle import request_hash, root
 from marketplace.protocol.messages import Open, Order, TopUp, Visit, Voucher
@@ -48,6 +49,7 @@ class FakeMarket:
         self.opens_on_chain = True
         self.check_vouchers = True
         self.down = False
+        self.names = {"tiny-chat", to_hex(MODEL_ID)}
 
     def transport(self) -> httpx2.MockTransport:
         return httpx2.MockTransport(self.handle)
@@ -142,10 +144,10 @@ class FakeMarket:
         }
 
     def quotes(self, body: dict[str, Any]) -> Any:
-        if body["model"] not in ("tiny-chat", to_hex(MODEL_ID)):
+        if body["model"] not in self.names:
             return ErrorCode.UNKNOWN_MODEL
         fields = {k: body[k] for k in ("messages", "max_tokens", "input") if k in body}
-        data = {"task": body["task"], "model": to_hex(MODEL_ID), **fields}
+        data = {"task": body["task"], "model": to_hex(MODEL_ID), **fields, **body.get("body", {})}
         payload = parse_payload(json.dumps(data).encode())
         units = (units_in_ceiling(payload), units_out_ceiling(payload))
         most = round(float(body["max_cost"]) * 1e6) if "max_cost" in body else None
@@ -177,7 +179,9 @@ class FakeMarket:
 
     def open_session(self, body: dict[str, Any]) -> Any:
         terms = Open.from_json(body["open"])
-        if signer_of(terms, DOMAIN, from_hex(body["signature"])) != terms.buyer:
+        try:
+            check_payer(terms, from_hex(body["signature"]), DOMAIN, terms)
+        except BadRequest:
             return ErrorCode.BAD_SIGNATURE
         session_id = terms.digest(DOMAIN)
         if self.opens_on_chain and (session_id, terms.key) not in self.chain.held:
@@ -186,6 +190,10 @@ class FakeMarket:
 
     def top_up(self, body: dict[str, Any]) -> Any:
         wish, terms = TopUp.from_json(body["top_up"]), Open.from_json(body["open"])
+        try:
+            check_payer(wish, from_hex(body["signature"]), DOMAIN, terms)
+        except BadRequest:
+            return ErrorCode.BAD_SIGNATURE
         state = self.chain.held[wish.session_id, terms.key]
         self.chain.accounts[terms.buyer] -= wish.deposited_atoms - state.deposited_atoms
         self.chain.held[wish.session_id, terms.key] = dataclasses.replace(

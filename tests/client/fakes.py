@@ -6,22 +6,17 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from marketplace.chain.client import ChainEvent, NodeState, SessionState, TxSeen
+from marketplace.chain.client import ChainEvent, KeyState, NodeState, SessionState, TxSeen
 from marketplace.chain.deployment import Deployment
 from marketplace.client.bundle import Bundle, Settlement
-from marketplace.protocol.annex import Annex, exec_hash
+from marketplace.protocol.annex import NO_TRACE, Annex, Profile, exec_hash
 from marketplace.protocol.hexes import ZERO_ADDRESS, keccak, to_hex
 from marketplace.protocol.merkle import response_hash
 from marketplace.protocol.messages import Offer, Open, Order, Receipt
-from marketplace.protocol.payloads import (
-    ChatPayload,
-    embeddings_chunk,
-    finish_chunk,
-    parse_payload,
-    text_chunk,
-)
+from marketplace.protocol.payloads import ChatPayload, parse_payload
 from marketplace.protocol.pricing import amount_due
 from marketplace.protocol.signing import Signer
+from tests.answers import chunks_for
 
 MODEL_ID = keccak(b"tiny-chat")
 START_MS = 1_795_000_000_000
@@ -32,14 +27,28 @@ DEPLOYMENT = Deployment(
     token="0x0165878A594ca255338adfa4d48449f69242Eb8F",
     registry="0xCf7Ed3AccA5a467e9e704C703E8D87F634fB0Fc9",
     escrow="0x5FbDB2315678afecb367f032d93F642f64180aa3",
+    court="0x" + "44" * 20,
     treasury="0x90F79bf6EB2c4f870365E785982E1f101E93b906",
     token_symbol="TUSD",
     token_decimals=6,
     min_stake_atoms=5_000_000,
     max_session_seconds=72 * 3600,
     grace_seconds=900,
+    challenge_seconds=21_600,
 )
 DOMAIN = DEPLOYMENT.domain
+NO_KEY = KeyState(
+    per_session_atoms=0,
+    per_day_atoms=0,
+    total_atoms=0,
+    expires_at=0,
+    is_listed=False,
+    spent_today_atoms=0,
+    spent_atoms=0,
+    day=0,
+    nonce=0,
+    nodes_root=bytes(32),
+)
 
 
 class Clock:
@@ -69,11 +78,27 @@ class FakeChain:
         self.epochs: dict[tuple[int, int], str] = {}
         self.held: dict[tuple[bytes, str], SessionState] = {}
         self.accounts: dict[str, int] = {}
+        self.keys: dict[tuple[str, str], KeyState] = {}
         self.transactions: dict[bytes, TxSeen] = {}
         self.logs: list[ChainEvent] = []
 
     def session(self, session_id: bytes, key: str) -> SessionState | None:
-        return self.held.get((session_id, key))
+        short = session_id[:24]
+        return next(
+            (held for (known, by), held in self.held.items() if known[:24] == short and by == key), None
+        )
+
+    def claimed_receipts(self, session_id: bytes) -> frozenset[str]:
+        claims = [event.args for event in self.logs if event.name == "Claimed"]
+        return frozenset(
+            d for args in claims if args["sessionId"] == to_hex(session_id) for d in args["receiptHashes"]
+        )
+
+    def opened(self, session_id: bytes) -> bool:
+        return any(known == session_id for known, _ in self.held)
+
+    def key(self, buyer: str, key: str) -> KeyState:
+        return self.keys.get((buyer, key), NO_KEY)
 
     def account_atoms(self, buyer: str) -> int:
         return self.accounts.get(buyer, 0)
@@ -166,24 +191,21 @@ class FakeNode:
         """Chunks, signed receipt and annex for an order."""
         payload = parse_payload(body)
         failed = self.behaviour.startswith("fail")
-        if failed:
-            chunks = []
-        elif isinstance(payload, ChatPayload):
-            chunks = [text_chunk("Hello"), text_chunk(", world"), finish_chunk("stop")]
-        else:
-            rows = [bytes.fromhex("0000803f00000040") for _ in payload.input]
-            chunks = [embeddings_chunk(0, rows)]
+        chunks = [] if failed else chunks_for(payload)
         status, units_out = (0, 0) if failed else (1, 2 if isinstance(payload, ChatPayload) else 0)
+        profile = Profile(engine="fake/1", torch="2.13", dtype="float32")
         annex = Annex(
             trace_id=trace_id,
             model=to_hex(MODEL_ID),
-            engine="fake/1",
-            torch="2.13",
-            dtype="float32",
+            profile=profile,
+            profile_hash=to_hex(profile.digest()),
+            sampling=None,
+            token_ids="",
+            trace_root=NO_TRACE,
             seed=str(int.from_bytes(keccak(b"wattline seed" + order.digest(DOMAIN))[:8], "big")),
             units_in=5,
             units_out=units_out,
-            finish="error" if failed else "stop",
+            finish="cancelled" if self.behaviour == "fail, cancelled" else "error" if failed else "stop",
             device_microseconds=900,
             energy_method="none",
         ).encode()

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
+from marketplace.cli import screen
 from marketplace.client.aio import AsyncWattline
 from marketplace.client.journal import Journal, SessionUse
+from marketplace.client.payer import Grant, Payer, grant_of, grant_path
+from marketplace.client.problems import hint_of
 from marketplace.client.sessions import SessionPolicy
 from marketplace.protocol.errors import BadRequest, ChainTrouble, ErrorCode
-from marketplace.protocol.hexes import to_hex
+from marketplace.protocol.hexes import from_hex, to_hex
 from marketplace.protocol.messages import Open
 from marketplace.protocol.signing import Signer
 from tests.client.fake_market import FakeMarket
-from tests.client.fakes import DOMAIN, START_MS
+from tests.client.fakes import DOMAIN, NO_KEY, START_MS, Clock, FakeNode
 
 AGENT = Signer(b"\x22" * 32)
 
@@ -150,3 +154,143 @@ async def test_journal_on_disk_continues_the_sequence(market: FakeMarket, buyer:
     assert [order.seq for order in market.orders] == [1, 2]
     assert market.vouchers[-1].amount_atoms == 24
     assert (tmp_path / "j.db").stat().st_mode & 0o077 == 0
+
+
+# ------------------------------------------------------------------------------------------ granted keys
+
+
+def granted(market: FakeMarket, buyer: Signer, node_ids: tuple[int, ...] = (), **caps: int) -> AsyncWattline:
+    """A client of a key that may spend from the buyer's account."""
+    usual = {"per_session_atoms": 400_000, "per_day_atoms": 500_000, "total_atoms": 1_000_000}
+    state = dataclasses.replace(NO_KEY, **{"expires_at": START_MS // 1000 + 86_400} | usual | caps)
+    market.chain.keys[buyer.address, AGENT.address] = state
+    grant = Grant(name="agent", buyer=buyer.address, key=AGENT.address, node_ids=node_ids, domain=DOMAIN)
+    return AsyncWattline(market.desk(AGENT), payer=Payer.granted(AGENT, grant, DOMAIN))
+
+
+async def test_granted_key_opens_from_its_buyers_account(market: FakeMarket, buyer: Signer) -> None:
+    before = market.chain.accounts[buyer.address]
+    result = await granted(market, buyer).chat("hi", model="tiny-chat")
+    assert result.bundle.key == AGENT.address
+    (state,) = market.chain.held.values()
+    assert before - market.chain.accounts[buyer.address] == state.deposited_atoms
+
+
+async def test_granted_key_asks_for_no_more_than_its_caps_leave(market: FakeMarket, buyer: Signer) -> None:
+    watt = granted(market, buyer, per_session_atoms=30_000, per_day_atoms=20_000)
+    await watt.chat("hi", model="tiny-chat")
+    (state,) = market.chain.held.values()
+    assert state.deposited_atoms == 20_000
+
+
+async def test_full_session_of_a_granted_key_is_followed_by_another(
+    market: FakeMarket, buyer: Signer
+) -> None:
+    watt = granted(market, buyer, per_session_atoms=300)
+    for _ in range(40):
+        await watt.chat("hi", model="tiny-chat", max_tokens=16, node=1)
+    assert len(market.chain.held) > 1
+    assert max(state.deposited_atoms for state in market.chain.held.values()) <= 300
+
+
+@pytest.mark.parametrize(
+    ("caps", "remedy"),
+    [
+        ({"spent_atoms": 1_000_000}, "watt keys create"),
+        ({"expires_at": START_MS // 1000}, "watt keys create"),
+        ({"spent_today_atoms": 500_000, "day": START_MS // 86_400_000}, "midnight"),
+    ],
+)
+async def test_used_up_key_is_told_what_would_help(
+    market: FakeMarket, buyer: Signer, caps: dict[str, int], remedy: str
+) -> None:
+    with pytest.raises(BadRequest) as caught:
+        await granted(market, buyer, **caps).chat("hi", model="tiny-chat")
+    assert caught.value.code is ErrorCode.SESSION_UNDERFUNDED
+    assert remedy in str(caught.value.values["hint"])
+    assert market.chain.held == {}
+
+
+async def test_yesterdays_spending_is_not_counted_today(market: FakeMarket, buyer: Signer) -> None:
+    yesterday = START_MS // 86_400_000 - 1
+    watt = granted(market, buyer, spent_today_atoms=500_000, day=yesterday)
+    await watt.chat("hi", model="tiny-chat")
+    assert len(market.chain.held) == 1
+
+
+async def test_listed_key_proves_its_node_and_refuses_others(market: FakeMarket, buyer: Signer) -> None:
+    watt = granted(market, buyer, node_ids=(2, 5, 9))
+    await watt.chat("hi", model="tiny-chat", node=2)
+    (body,) = [body for method, path, body in market.calls if (method, path) == ("POST", "/v1/sessions")]
+    assert len(from_hex(body["signature"])) > 65
+    with pytest.raises(BadRequest, match="not node 1"):
+        await watt.chat("hi", model="tiny-chat", node=1)
+
+
+async def test_listed_key_goes_straight_to_a_listed_node(buyer: Signer) -> None:
+    """More unlisted nodes are cheaper than an ask has attempts."""
+    market = FakeMarket([FakeNode(i, price_per_job=10 * i) for i in range(1, 7)], Clock())
+    market.chain.accounts[buyer.address] = 5_000_000
+    result = await granted(market, buyer, node_ids=(6,)).chat("hi", model="tiny-chat")
+    assert (result.node_id, result.attempts) == (6, 1)
+
+
+async def test_listed_key_uses_a_session_its_buyer_opened_elsewhere(
+    market: FakeMarket, buyer: Signer
+) -> None:
+    session_id = opened_for(market, buyer, AGENT.address)
+    result = await granted(market, buyer, node_ids=(8,)).chat("hi", model="tiny-chat")
+    assert (result.node_id, result.bundle.order.session_id, result.attempts) == (1, session_id, 1)
+
+
+async def test_key_whose_nodes_are_all_away_is_told_which_it_may_pay(
+    market: FakeMarket, buyer: Signer
+) -> None:
+    with pytest.raises(BadRequest, match="may pay nodes 8, 9, not node 1"):
+        await granted(market, buyer, node_ids=(8, 9)).chat("hi", model="tiny-chat")
+
+
+@pytest.mark.parametrize(
+    ("caps", "cap"),
+    [
+        ({"per_session_atoms": 20}, "session"),
+        ({"per_day_atoms": 20}, "day"),
+        ({"total_atoms": 20}, "total"),
+        ({"total_atoms": 20, "per_day_atoms": 20, "per_session_atoms": 20}, "total"),
+    ],
+)
+async def test_cap_that_is_too_small_is_not_taken_for_an_empty_account(
+    market: FakeMarket, buyer: Signer, caps: dict[str, int], cap: str
+) -> None:
+    with pytest.raises(BadRequest, match=f"the key's {cap} cap leaves 20") as caught:
+        await granted(market, buyer, **caps).chat("hi", model="tiny-chat")
+    assert caught.value.code is ErrorCode.SESSION_UNDERFUNDED
+    assert f"{buyer.address} for a larger one" in str(caught.value.values["hint"])
+    sentence, hint = worded(caught.value)
+    assert f"the key's {cap} cap leaves 0.00002." in sentence
+    assert "deposit" not in hint
+
+
+async def test_key_of_an_empty_account_is_told_whose_it_is(market: FakeMarket, buyer: Signer) -> None:
+    """A deposit of the key's own would go into another account."""
+    market.chain.accounts[buyer.address] = 3
+    with pytest.raises(BadRequest) as caught:
+        await granted(market, buyer).chat("hi", model="tiny-chat")
+    sentence, hint = worded(caught.value)
+    assert f"the account of {buyer.address} has 0.000003." in sentence
+    assert hint.startswith(f"Ask {buyer.address} for a deposit")
+
+
+def worded(error: BadRequest) -> tuple[str, str]:
+    return screen.worded(error, screen.Currency(), hint_of(error))
+
+
+def test_grant_file_gives_back_what_was_saved(tmp_path: Path) -> None:
+    grant = Grant(name="agent", buyer=AGENT.address, key=AGENT.address, node_ids=(1, 2), domain=DOMAIN)
+    path = grant_path(tmp_path / "agent.key")
+    assert grant_of(tmp_path / "agent.key") is None
+    grant.save(path)
+    assert grant_of(tmp_path / "agent.key") == grant
+    path.write_text("{}")
+    with pytest.raises(BadRequest, match="no grant"):
+        grant_of(tmp_path / "agent.key")

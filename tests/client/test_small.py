@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from marketplace.client.disputes import verdict_salt
 from marketplace.client.journal import HeldVoucher, Journal, SeatState, Session, SessionUse
 from marketplace.client.keyfile import is_keystore, load_key, save_keystore, save_raw
 from marketplace.client.problems import hint_of, problem_of
@@ -37,6 +38,12 @@ def test_money_without_decimals_has_no_point() -> None:
 def test_money_that_is_no_plain_decimal_is_refused(text: str) -> None:
     with pytest.raises(BadRequest):
         parse_atoms(text, 6)
+
+
+def test_money_beyond_what_can_be_signed_is_refused() -> None:
+    assert parse_atoms("9" * 30, 6) == 10**36 - 10**6
+    with pytest.raises(BadRequest, match="more than any account"):
+        parse_atoms("9" * 30, 18)
 
 
 def test_keystore_opens_only_with_its_passphrase(tmp_path: Path) -> None:
@@ -162,3 +169,11 @@ def test_importing_the_sdk_loads_no_heavy_library() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(out.stdout) == []
+
+
+def test_salt_of_a_verdict_is_another_in_each_round_and_after_a_sham() -> None:
+    case_id, stranger, buyer = bytes(32), Signer(b"\x01" * 32).address, Signer(b"\x02" * 32).address
+    judgements = [(case_id, stranger, 1), (case_id, buyer, 1), (case_id, buyer, 2), (b"\x01" * 32, buyer, 2)]
+    salts = {verdict_salt(SIGNER, *judgement) for judgement in judgements}
+    assert len(salts) == len(judgements)
+    assert verdict_salt(SIGNER, case_id, buyer, 1) in salts

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,6 +54,11 @@ def put(data: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, An
         at = at[step]
     at[path[-1]] = value
     return made
+
+
+def to_alias(session_id: bytes) -> bytes:
+    """Another id that the escrow takes for the same."""
+    return session_id[:24] + bytes(8)
 
 
 def get(data: Any, path: tuple[Any, ...]) -> Any:
@@ -142,6 +148,35 @@ def test_settlement_of_another_session_is_no_payment(bundle: Bundle, market: Fak
     market.chain.logs[0].args["sessionId"] = "0x" + "00" * 32
     names = {c.name for c in failures(check_on_chain(paid, market.chain, DOMAIN))}
     assert names == {"settlement"}
+
+
+def test_settlement_in_a_batch_is_a_payment(bundle: Bundle, market: FakeMarket) -> None:
+    paid = market.chain.settle(bundle)
+    market.chain.logs[0].args["sessionId"] = to_hex(bundle.order.session_id[:24].ljust(32, b"\0"))
+    assert failures(check_on_chain(paid, market.chain, DOMAIN)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("ClaimFinalised", {}), ("ClaimResolved", {"isPaid": True}), ("ClaimResolved", {"isPaid": False})],
+)
+def test_claim_pays_what_it_lists(
+    bundle: Bundle, market: FakeMarket, name: str, more: dict[str, Any]
+) -> None:
+    paid = market.chain.settle(bundle)
+    event = market.chain.logs[0]
+    args = {**event.args, "amount": bundle.receipt.amount_atoms, **more}
+    market.chain.logs[0] = dataclasses.replace(event, name=name, args=args)
+    (check,) = failures(check_on_chain(paid, market.chain, DOMAIN))
+    assert check.name == "settlement"
+    listed = {"sessionId": args["sessionId"], "receiptHashes": [to_hex(bundle.receipt.digest(DOMAIN))]}
+    market.chain.logs.append(dataclasses.replace(event, name="Claimed", block_number=40, args=listed))
+    assert (failures(check_on_chain(paid, market.chain, DOMAIN)) == []) is more.get("isPaid", True)
+
+
+def test_session_whose_id_only_begins_alike_fails_on_chain(bundle: Bundle, market: FakeMarket) -> None:
+    market.chain.held = {(to_alias(known), by): held for (known, by), held in market.chain.held.items()}
+    assert [c.name for c in failures(check_on_chain(bundle, market.chain, DOMAIN))] == ["session"]
 
 
 def test_settlement_before_the_job_is_no_payment(bundle: Bundle, market: FakeMarket) -> None:

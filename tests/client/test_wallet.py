@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from marketplace.client.connect import connect
-from marketplace.client.wallet import BuyerWallet
+from marketplace.client.problems import hint_of
+from marketplace.client.wallet import BuyerWallet, Sent
 from marketplace.protocol.errors import BadRequest, ChainTrouble, ErrorCode
+from marketplace.protocol.hexes import from_hex
 from tests.hardhat import Chain, chain, free_port, hardhat_node, key  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.chain
@@ -46,6 +48,26 @@ def test_nothing_cannot_move(wallet: BuyerWallet) -> None:
     with pytest.raises(BadRequest) as caught:
         wallet.deposit("0")
     assert caught.value.code is ErrorCode.INVALID_REQUEST
+
+
+def test_transaction_that_is_late_is_named_and_can_be_looked_up(
+    wallet: BuyerWallet,
+    chain: Chain,  # noqa: F811
+) -> None:
+    """Whoever repeats it unseen pays twice: no later command knows what this one sent."""
+    wallet.faucet("2")
+    wallet.deposit("2")
+    wallet = BuyerWallet(key(9), chain.client, sleep=lambda _: None)
+    with chain.node.held():
+        with pytest.raises(ChainTrouble, match="may still be mined") as caught:
+            wallet.withdraw("1")
+        tx_hash = str(caught.value.values["tx_hash"])
+        assert tx_hash in caught.value.detail
+        assert f"watt wallet show --tx {tx_hash}" in hint_of(caught.value)
+        assert wallet.became_of(from_hex(tx_hash)) == (Sent.WAITING, None)
+        chain.node.mine()
+    assert wallet.became_of(from_hex(tx_hash)) == (Sent.MINED, chain.client.head().number)
+    assert wallet.became_of(bytes(32)) == (Sent.UNKNOWN, None)
 
 
 def test_wallet_of_a_key_file(chain: Chain, tmp_path: Path) -> None:  # noqa: F811

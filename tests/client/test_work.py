@@ -5,11 +5,13 @@ import pytest
 from marketplace.client.aio import AsyncWattline
 from marketplace.client.journal import Journal, SessionUse
 from marketplace.client.problems import GatewayProblem, GatewayTrouble
+from marketplace.client.verify import failures
 from marketplace.protocol.errors import BadRequest, ErrorCode, ProviderFault
+from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.merkle import root
 from marketplace.protocol.signing import Signer
 from tests.client.fake_market import FakeMarket
-from tests.client.fakes import DOMAIN
+from tests.client.fakes import DOMAIN, MODEL_ID
 
 
 async def test_chat_is_verified_and_paid_by_voucher(watt: AsyncWattline, market: FakeMarket) -> None:
@@ -34,6 +36,32 @@ async def test_stream_gives_text_in_pieces_then_result(watt: AsyncWattline) -> N
 async def test_embeddings_come_back_as_vectors(watt: AsyncWattline) -> None:
     result = await watt.embed(["a", "b"], model="tiny-chat")
     assert result.vectors == [[1.0, 2.0], [1.0, 2.0]]
+
+
+async def test_any_task_is_bought_by_name(watt: AsyncWattline, market: FakeMarket) -> None:
+    body = {"input": ["I loved it"], "labels": ["bad", "good"]}
+    result = await watt.ask("classify", body, model="tiny-chat")
+    assert result.answer["results"][0]["label"] == "good"
+    assert [row["index"] for row in result.rows] == [0]
+    assert result.acknowledged
+    assert failures(result.checks) == []
+    ranked = await watt.ask("rerank", {"query": "q", "documents": ["a", "b"]}, model="tiny-chat")
+    assert [row["index"] for row in ranked.answer["results"]] == [1, 0]
+
+
+async def test_quotes_for_any_task_charge_nothing(watt: AsyncWattline, market: FakeMarket) -> None:
+    quotes = await watt.quote_task("rerank", {"query": "q", "documents": ["a"]}, model="tiny-chat")
+    assert {quote.units_out_ceiling for quote in quotes} == {0}
+    assert market.orders == []
+
+
+@pytest.mark.parametrize("task", ["classify", "sing"])
+async def test_task_that_cannot_be_asked_is_refused_before_any_call(
+    watt: AsyncWattline, market: FakeMarket, task: str
+) -> None:
+    with pytest.raises(BadRequest):
+        await watt.ask(task, {"input": ["x"]}, model="tiny-chat")
+    assert market.calls == []
 
 
 async def test_second_job_reuses_the_session_and_voucher_covers_both(
@@ -64,6 +92,19 @@ async def test_free_failure_is_a_leaf_of_the_next_voucher(
 ) -> None:
     market.nodes[1].behaviour = behaviour
     await watt.chat("hi", model="tiny-chat")
+    market.nodes[1].behaviour = "ok"
+    await watt.chat("hi", model="tiny-chat", node=1)
+    assert (market.vouchers[-1].through_seq, market.vouchers[-1].amount_atoms) == (2, 12)
+
+
+async def test_cancelled_job_is_not_bought_elsewhere_and_its_free_receipt_is_a_leaf(
+    watt: AsyncWattline, market: FakeMarket
+) -> None:
+    market.nodes[1].behaviour = "fail, cancelled"
+    with pytest.raises(BadRequest) as caught:
+        await watt.chat("hi", model="tiny-chat")
+    assert caught.value.code is ErrorCode.CANCELLED
+    assert len(market.orders) == 1
     market.nodes[1].behaviour = "ok"
     await watt.chat("hi", model="tiny-chat", node=1)
     assert (market.vouchers[-1].through_seq, market.vouchers[-1].amount_atoms) == (2, 12)
@@ -238,3 +279,13 @@ async def test_bad_parameter_is_refused_before_any_call(watt: AsyncWattline, mar
     with pytest.raises(BadRequest, match="max_tokens"):
         await watt.chat("hi", model="tiny-chat", max_tokens=0)
     assert market.calls == []
+
+
+async def test_model_asked_for_by_its_id_is_that_model_or_nothing(
+    watt: AsyncWattline, market: FakeMarket
+) -> None:
+    assert (await watt.chat("hi", model=to_hex(MODEL_ID))).text
+    market.names.add("0x" + "99" * 32)
+    with pytest.raises(ProviderFault, match="another model"):
+        await watt.chat("hi", model="0x" + "99" * 32)
+    assert len(market.orders) == 1

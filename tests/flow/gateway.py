@@ -51,12 +51,14 @@ DEPLOYMENT = Deployment(
     token="0x" + "11" * 20,
     registry="0x" + "22" * 20,
     escrow="0x5FbDB2315678afecb367f032d93F642f64180aa3",
+    court="0x" + "44" * 20,
     treasury="0x" + "33" * 20,
     token_symbol="TUSD",
     token_decimals=6,
     min_stake_atoms=1_000,
     max_session_seconds=86_400,
     grace_seconds=900,
+    challenge_seconds=21_600,
 )
 DOMAIN = DEPLOYMENT.domain
 

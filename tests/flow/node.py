@@ -12,17 +12,17 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from marketplace.protocol import merkle, wire
-from marketplace.protocol.annex import Annex, exec_hash
+from marketplace.protocol.annex import AnnexV1, exec_hash
 from marketplace.protocol.messages import Hello, Offer, Order, Receipt, Voucher
 from marketplace.protocol.payloads import (
     ChatPayload,
+    EmbedPayload,
     embeddings_chunk,
-    finish_chunk,
     parse_payload,
-    text_chunk,
 )
 from marketplace.protocol.pricing import amount_due
 from marketplace.protocol.signing import Signer
+from tests.answers import chunks_for
 from tests.flow.gateway import CHAT_MODEL, DOMAIN, EMBED_MODEL, NOW_AT, Gateway
 
 Behaviour = Callable[["Node", wire.OrderFrame], Awaitable[None]]
@@ -37,6 +37,8 @@ class Node:
         self.domain, self.valid_until = DOMAIN, NOW_AT + 3600
         self.price = (10, 1_000_000, 2_000_000)
         self.text = ("Hello", " world")
+        self.embed_model_task = "embed"
+        self.units_in = 5
         self.orders: asyncio.Queue[wire.OrderFrame] = asyncio.Queue()
         self.frames: list[wire.FromGateway] = []
         self.tasks: list[asyncio.Task[None]] = []
@@ -156,7 +158,11 @@ class Node:
         models = [
             wire.OfferedModel(model_id=CHAT_MODEL, name="tiny", task="chat", context_tokens=512, loaded=True),
             wire.OfferedModel(
-                model_id=EMBED_MODEL, name="mini", task="embed", context_tokens=256, loaded=True
+                model_id=EMBED_MODEL,
+                name="mini",
+                task=self.embed_model_task,
+                context_tokens=256,
+                loaded=True,
             ),
         ]
         offers = [self.sign(self.offer_of(m, **changes)) for m in (CHAT_MODEL, EMBED_MODEL)]
@@ -196,9 +202,9 @@ class Node:
 
     def chunks_of(self, frame: wire.OrderFrame) -> list[bytes]:
         payload = parse_payload(frame.payload)
-        if isinstance(payload, ChatPayload):
-            return [*(text_chunk(text) for text in self.text), finish_chunk("stop")]
-        return [embeddings_chunk(0, [struct.pack("<3f", 1, i, 0.5) for i, _ in enumerate(payload.input)])]
+        if isinstance(payload, EmbedPayload):
+            return [embeddings_chunk(0, [struct.pack("<3f", 1, i, 0.5) for i, _ in enumerate(payload.input)])]
+        return chunks_for(payload, text=self.text)
 
     def receipt_of(
         self,
@@ -212,8 +218,8 @@ class Node:
         order = Order.decode(frame.order.message)
         payload = parse_payload(frame.payload)
         chat = isinstance(payload, ChatPayload)
-        units_in, units_out = (5, len(chunks) - 1 if chat and chunks else 0) if status else (0, 0)
-        annex = Annex(
+        units_in, units_out = (self.units_in, len(chunks) - 1 if chat and chunks else 0) if status else (0, 0)
+        annex = AnnexV1(
             trace_id=frame.trace_id,
             model=payload.model,
             engine="fake",

@@ -44,11 +44,11 @@ class Cut:
 class Told:
     """Remembers what a follower told; also proves that it was told inside the fold's transaction."""
 
-    calls: list[tuple[str, int, str | None]] = field(default_factory=list)
+    calls: list[tuple[str, int]] = field(default_factory=list)
 
-    def __call__(self, tx: Tx, session_id: str, through_seq: int, tx_hash: str | None) -> None:
+    def __call__(self, tx: Tx, session_id: str, after_seq: int) -> None:
         assert tx.in_transaction()
-        self.calls.append((session_id, through_seq, tx_hash))
+        self.calls.append((session_id, after_seq))
 
 
 class Market:
@@ -121,7 +121,7 @@ def assert_is_the_chain(store: Store, chain: Chain, fresh: Store) -> None:
 
 def plant_job(store: Store, session_id: str, seq: int, phase: JobPhase) -> str:
     """A job with its order and receipt, as dispatch leaves them."""
-    job_id, order_hash = f"job_{session_id[-6:]}_{seq}", f"0x{seq:02x}{session_id[4:]}"
+    job_id, order_hash = f"job_{session_id[44:50]}_{seq}", f"0x{seq:02x}{session_id[4:]}"
     common = {"job_id": job_id, "session_id": session_id, "seq": seq, "message": b"", "signature": b""}
     with store.transaction() as db:
         db.add(

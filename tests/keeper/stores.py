@@ -36,12 +36,19 @@ def sqlite_store(folder: Path, name: str = "market") -> Store:
 
 @contextmanager
 def postgres_store() -> Iterator[Store]:
-    """A schema of its own, gone afterwards."""
+    """All tables in a schema of their own, gone afterwards."""
+    with empty_postgres_store() as store:
+        yield create_tables(store)
+
+
+@contextmanager
+def empty_postgres_store() -> Iterator[Store]:
+    """A schema of its own with nothing in it, gone afterwards."""
     url = os.environ[POSTGRES]
     schema = f"watt_{os.getpid()}_{next(_numbers)}"
     with psycopg.connect(url, autocommit=True) as admin:
         admin.execute(f"CREATE SCHEMA {schema}")
-        store = create_tables(Store(f"{url}?options=-csearch_path%3D{schema}"))
+        store = Store(f"{url}?options=-csearch_path%3D{schema}")
         try:
             yield store
         finally:
@@ -60,4 +67,18 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         pytest.skip(f"{POSTGRES} names no PostgreSQL server")
     else:
         with postgres_store() as found:
+            yield found
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def empty_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A database of each kind without a table."""
+    if request.param == "sqlite":
+        found = Store(f"sqlite:///{tmp_path}/empty.db")
+        yield found
+        found.close()
+    elif POSTGRES not in os.environ:
+        pytest.skip(f"{POSTGRES} names no PostgreSQL server")
+    else:
+        with empty_postgres_store() as found:
             yield found

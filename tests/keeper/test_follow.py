@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,11 @@ import pytest
 from marketplace.chain.blocks import BlockRef
 from marketplace.chain.client import ChainClient
 from marketplace.chain.codec import ChainEvent
-from marketplace.keeper.follow import Follower
+from marketplace.keeper.follow import Follower, OnSettled
 from marketplace.protocol.errors import ChainTrouble
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.phases import JobPhase
-from marketplace.settlement.step import on_settled
+from marketplace.settlement import step as settlement
 from marketplace.store.engine import Store
 from marketplace.telemetry.metrics import Metrics
 from tests.hardhat import Chain
@@ -156,7 +157,7 @@ def test_a_shorter_chain_that_agrees_undoes_nothing(market: Market, ours: Store)
 def test_a_settlement_that_is_dropped_takes_its_jobs_back_until_it_is_mined_again(
     market: Market, ours: Store
 ) -> None:
-    follower = Follower(market.chain.client, ours, on_settled)
+    follower = Follower(market.chain.client, ours, on_settled(market))
     terms = market.open()
     follower.step()
     jobs = [plant_job(ours, market.id_of(terms), seq, JobPhase.ACKNOWLEDGED) for seq in (1, 2, 3)]
@@ -176,21 +177,21 @@ def test_a_power_cut_anywhere_leaves_the_fold_of_the_chain(
     market: Market, ours: Store, stores: Callable[[], Store]
 ) -> None:
     terms = market.everything()
-    whole = Follower(market.chain.client, ours, on_settled)
+    whole = Follower(market.chain.client, ours, on_settled(market))
     whole.step()
     points: set[str] = set()
     for at in itertools.count():
         store, cut = stores(), Cut(at)
         job_id = plant_job(store, market.id_of(terms), 5, JobPhase.ACKNOWLEDGED)
         try:
-            Follower(market.chain.client, store, on_settled, range_blocks=9, probe=cut).step()
+            Follower(market.chain.client, store, on_settled(market), range_blocks=9, probe=cut).step()
         except PowerCutError as point:
             points.add(str(point))
         else:
             break
         _assert_whole_blocks(store, mirror(ours))
         assert (job(store, job_id)[0] == "settled") == _is_paid(store, market.id_of(terms), 5)
-        Follower(market.chain.client, store, on_settled, range_blocks=9).step()
+        Follower(market.chain.client, store, on_settled(market), range_blocks=9).step()
         assert mirror(store) == mirror(ours)
         assert job(store, job_id)[0] == "settled"
     assert points == {"follow.read", "follow.folded", "follow.told", "follow.stored", "follow.committed"}
@@ -246,11 +247,11 @@ def test_a_hole_that_shows_later_is_filled_by_reading_the_chain_again(
         market.deposit()
     follower.step()
     rpc.hidden = lambda _event: False
-    record = market.settle(terms, 3, 40)
+    market.settle(terms, 3, 40)
     follower.step()
     follower.step()
     assert_is_the_chain(ours, market.chain, stores())
-    assert told.calls == [(market.id_of(terms), 3, to_hex(record.tx_hash))]
+    assert told.calls == [(market.id_of(terms), 0)]
 
 
 @pytest.mark.parametrize(
@@ -316,6 +317,10 @@ def test_skipped_vouchers_are_counted_by_status(market: Market, ours: Store) -> 
     Follower(market.chain.client, ours, Told(), metrics=metrics).step()
     assert b'watt_vouchers_skipped_total{status="stale"} 1.0' in metrics.render()
     assert b"watt_settlements_total 1.0" in metrics.render()
+
+
+def on_settled(market: Market) -> OnSettled:
+    return functools.partial(settlement.on_settled, market.chain.deployment.domain)
 
 
 def _blocks(market: Market, kept: Any, count: int) -> list[Any]:

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
 
 from marketplace.chain import calls
-from marketplace.keeper.follow import Follower
+from marketplace.keeper.follow import Follower, OnSettled
 from marketplace.keeper.reconcile import Reconciler
 from marketplace.protocol.phases import JobPhase
-from marketplace.settlement.step import on_settled
+from marketplace.settlement import step as settlement
 from marketplace.store import events as chain_log
 from marketplace.store.engine import Store
 from marketplace.store.tables import AccountRow, NodeRow, SessionRow
@@ -32,7 +33,11 @@ def ours(tmp_path: Path) -> Store:
 
 def parts(market: Market, store: Store, **more: object) -> tuple[Follower, Reconciler]:
     follower = Follower(market.chain.client, store, Told())
-    return follower, Reconciler(market.chain.client, store, follower.read_anew, on_settled, **more)  # type: ignore[arg-type]
+    return follower, Reconciler(market.chain.client, store, follower.read_anew, on_settled(market), **more)  # type: ignore[arg-type]
+
+
+def on_settled(market: Market) -> OnSettled:
+    return functools.partial(settlement.on_settled, market.chain.deployment.domain)
 
 
 STRANGER = "0xFFfFfFffFFfffFFfFFfFFFFFffFFFffffFfFFFfF"
@@ -103,7 +108,7 @@ def test_what_cannot_be_healed_stays_reported(market: Market, ours: Store) -> No
     metrics = Metrics()
     Follower(market.chain.client, ours, Told()).step()
     reconciler = Reconciler(
-        market.chain.client, ours, lambda: None, on_settled, metrics=metrics, slice_rows=1
+        market.chain.client, ours, lambda: None, on_settled(market), metrics=metrics, slice_rows=1
     )
     with ours.transaction() as db:
         db.add(AccountRow(buyer=STRANGER, balance_atoms=5))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from marketplace.protocol import ids, merkle, sealing
 from marketplace.protocol.errors import BadRequest
-from marketplace.protocol.hexes import ZERO32, from_hex, keccak
+from marketplace.protocol.hexes import ZERO32, from_hex, keccak, typed_address
 
 LEAVES = st.lists(st.binary(min_size=32, max_size=32), max_size=70)
 
@@ -72,3 +72,21 @@ def test_ids_have_one_form() -> None:
 def test_hex_is_strict(text: str) -> None:
     with pytest.raises(ValueError, match=r"hex|0x|non-hexadecimal"):
         from_hex(text, 32)
+
+
+def test_address_with_a_mistyped_digit_is_refused() -> None:
+    right = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
+    for text in (right, right.lower(), "0x" + right[2:].upper()):
+        assert typed_address(text) == right
+    for digit in ("c", "D"):
+        with pytest.raises(ValueError, match="mistyped"):
+            typed_address(right[:-1] + digit)
+    for text in ("0x12", right[2:], right + "00", ""):
+        with pytest.raises(ValueError, match="hex"):
+            typed_address(text)
+
+
+@pytest.mark.parametrize("value", [None, 5, b"\x01", ["0x01"], {}])
+def test_hex_that_is_no_text_is_a_value_error(value: object) -> None:
+    with pytest.raises(ValueError, match="must be text"):
+        from_hex(value)  # type: ignore[arg-type]

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from marketplace.protocol import wire
-from marketplace.protocol.annex import Annex, exec_hash
+from marketplace.protocol.annex import NO_TRACE, Annex, AnnexV1, Profile, Sampling, exec_hash, read_annex
 from marketplace.protocol.errors import BadRequest, ErrorCode
+from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.payloads import (
     Answer,
     ChatMessage,
@@ -24,6 +25,7 @@ from marketplace.protocol.payloads import (
     units_in_ceiling,
     units_out_ceiling,
 )
+from marketplace.protocol.trace import pack_tokens
 
 MODEL = "0x" + "ab" * 32
 CHAT = ChatPayload(model=MODEL, messages=(ChatMessage(role="user", content="Grüße 👋"),), max_tokens=9)
@@ -94,14 +96,53 @@ def test_answer_refuses_vectors_out_of_order() -> None:
         Answer([embeddings_chunk(1, [bytes(4)])])
 
 
+COMMON: dict[str, Any] = {
+    "trace_id": "ab" * 16, "model": MODEL, "seed": "1", "units_in": 1, "units_out": 2, "finish": "stop",
+    "device_microseconds": 3, "energy_method": "model",
+}  # fmt: skip
+PROFILE = Profile(engine="e", torch="t", dtype="float32", tile_rows=16)
+
+
+def annex(**changes: Any) -> Annex:
+    profile = changes.get("profile", PROFILE)
+    sampling = Sampling(temperature_milli=800, top_p_milli=1000, max_tokens=9)
+    fields = COMMON | {
+        "profile": profile,
+        "profile_hash": to_hex(profile.digest()),
+        "sampling": sampling,
+        "token_ids": pack_tokens([5, 300]),
+        "trace_root": "0x" + "22" * 32,
+    }
+    return Annex(**fields | changes)
+
+
 def test_annex_hash_binds_every_field() -> None:
-    fields: dict[str, Any] = {
-        "trace_id": "ab" * 16, "model": MODEL, "engine": "e", "torch": "t", "dtype": "float32", "seed": "1",
-        "units_in": 1, "units_out": 2, "finish": "stop", "device_microseconds": 3, "energy_method": "model",
-    }  # fmt: skip
-    base = exec_hash(Annex(**fields).encode())
-    changes: dict[str, Any] = {"units_in": 2, "finish": "length", "energy_method": "rapl", "seed": "2"}
-    assert all(exec_hash(Annex(**fields | {k: v}).encode()) != base for k, v in changes.items())
+    base = exec_hash(annex().encode())
+    changes: dict[str, Any] = {
+        "units_in": 2,
+        "finish": "length",
+        "energy_method": "rapl",
+        "seed": "2",
+        "token_ids": pack_tokens([5]),
+        "trace_root": NO_TRACE,
+        "sampling": None,
+        "profile": PROFILE.model_copy(update={"tile_rows": 0}),
+    }
+    assert all(exec_hash(annex(**{name: value}).encode()) != base for name, value in changes.items())
+
+
+def test_annexes_of_both_versions_are_read() -> None:
+    old = AnnexV1(**COMMON, engine="e", torch="t", dtype="float32")
+    assert read_annex(old.encode()) == old
+    new = annex()
+    assert read_annex(new.encode()) == new
+    assert (new.engine, new.torch, new.dtype) == (old.engine, old.torch, old.dtype)
+
+
+def test_annex_that_names_another_profile_or_garbled_tokens_is_no_annex() -> None:
+    for changes in ({"profile_hash": "0x" + "33" * 32}, {"token_ids": "gA=="}, {"token_ids": "?"}):
+        with pytest.raises(ValueError, match=r"profile_hash|token|base64|Only"):
+            read_annex(json.dumps(json.loads(annex().encode()) | changes).encode())
 
 
 SIGNED = wire.Signed(message=b"\x01" * 64, signature=b"\x02" * 65)

@@ -15,10 +15,13 @@ def address(number: int) -> str:
 
 
 def session_id(number: int) -> str:
-    return f"0x{number:064x}"
+    # Its first 24 bytes are what vouchers are known by.
+    return f"0x{number:048x}" + "5e" * 8
 
 
-def event(name: str, block: int = 1, index: int = 0, *, fork: int = 0, tx: int = 0, **args: Any) -> EventFact:
+def event(
+    name: str, /, block: int = 1, index: int = 0, *, fork: int = 0, tx: int = 0, **args: Any
+) -> EventFact:
     return EventFact(
         block_number=block,
         log_index=index,
@@ -45,7 +48,7 @@ def opened(number: int = 1, block: int = 1, index: int = 0, **changes: Any) -> E
 
 
 def settled(number: int, seq: int, paid: int, block: int = 2, index: int = 0, **place: Any) -> EventFact:
-    args = {"sessionId": session_id(number), "nodeId": 1, "throughSeq": seq, "paid": paid}
+    args = {"sessionId": session_id(number), "throughSeq": seq, "paid": paid}
     return event("VoucherSettled", block, index, receiptsRoot="0x" + "00" * 32, **(args | place))
 
 
@@ -92,9 +95,11 @@ class Chain:
             self._open,
             self._top_up,
             self._settle,
+            self._claim,
             self._close,
             self._provide,
             self._node,
+            self._name,
         ]
         return self.random.choice(moves)(world)
 
@@ -138,19 +143,39 @@ class Chain:
             return None
         if self.random.random() < 0.1:
             return "VoucherSkipped", {"sessionId": held.session_id, "status": 3}
+        if held.claimed_atoms:
+            return "ClaimReplaced", {"sessionId": held.session_id, "amount": held.claimed_atoms}
         return "VoucherSettled", {
             "sessionId": held.session_id,
-            "nodeId": held.node_id,
             "throughSeq": held.through_seq + self.random.randrange(1, 5),
             "paid": self.random.randrange(held.paid_atoms, held.deposited_atoms + 1),
             "receiptsRoot": "0x" + "00" * 32,
         }
 
+    def _claim(self, world: rules.World) -> tuple[str, dict[str, Any]] | None:
+        sessions = [world.sessions[key] for key in sorted(world.sessions)]
+        held = self.random.choice(sessions) if sessions else None
+        if held is None or (held.closed and not held.claimed_atoms):
+            return None
+        where = {"sessionId": held.session_id}
+        left = held.deposited_atoms - held.paid_atoms
+        if not held.claimed_atoms:
+            amount = self.random.randrange(1, left + 1) if left else 0
+            seq = held.through_seq + self.random.randrange(1, 5)
+            more = {"throughSeq": seq, "finalAt": 9, "receiptHashes": [f"0x{seq:064x}"]}
+            return ("Claimed", where | more | {"amount": amount}) if amount else None
+        amount = self.random.randrange(1, held.claimed_atoms + 1)
+        if self.random.random() < 0.5:
+            more = {"throughSeq": held.through_seq + 1, "paid": held.paid_atoms + amount}
+            return "ClaimFinalised", where | more | {"amount": amount}
+        is_paid = self.random.random() < 0.5
+        return "ClaimResolved", where | {"amount": amount, "isPaid": is_paid, "receiptHash": "0x"}
+
     def _close(self, world: rules.World) -> tuple[str, dict[str, Any]] | None:
         held = self._session(world)
         if held is None or self.random.random() < 0.5:
             return None
-        rest = held.deposited_atoms - held.paid_atoms
+        rest = held.deposited_atoms - held.paid_atoms - held.claimed_atoms
         return "SessionClosed", {"sessionId": held.session_id, "paid": held.paid_atoms, "returned": rest}
 
     def _provide(self, world: rules.World) -> tuple[str, dict[str, Any]]:
@@ -183,3 +208,11 @@ class Chain:
             return "SettlerSet", {"nodeId": node_id, "settler": address(self.random.randrange(70, 80))}
         earned = world.nodes[node_id].earnings_atoms
         return "Collected", {"nodeId": node_id, "to": address(50), "amount": earned, "fee": 0}
+
+    def _name(self, world: rules.World) -> tuple[str, dict[str, Any]] | None:
+        label = self.random.choice(("1", "2", "latest", "trial"))
+        args = {"name": f"m{self.random.randrange(3)}", "label": label, "publisher": address(40)}
+        args["modelId"] = f"0x{self.random.randrange(5):064x}"
+        if label in ("latest", "trial"):
+            return "ChannelPointed", args
+        return None if f"{args['name']}@{label}" in world.aliases else ("VersionReleased", args)

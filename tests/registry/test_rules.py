@@ -108,3 +108,66 @@ def test_folding_in_two_parts_is_folding_at_once(seed: int, cut: float) -> None:
     at = int(len(chain.events) * cut)
     first = fold(World(), chain.events[:at])
     assert fold(first, chain.events[at:]) == fold(World(), chain.events)
+
+
+def claimed_world() -> rules.World:
+    """A session of 100 atoms, 50 of them claimed."""
+    added = node_added(1)
+    claimed = event(
+        "Claimed",
+        2,
+        sessionId=session_id(1),
+        throughSeq=4,
+        amount=50,
+        finalAt=9,
+        receiptHashes=["0xaa", "0xbb"],
+    )
+    deposited = event("Deposited", buyer=address(1), amount=100)
+    return rules.fold(rules.World(), [added, deposited, opened(), claimed])
+
+
+def test_claim_waits_and_moves_no_money() -> None:
+    held = claimed_world().sessions[session_id(1)]
+    assert (held.paid_atoms, held.claimed_atoms, held.through_seq) == (0, 50, 0)
+
+
+def test_finalised_claim_is_earned_and_ends_its_orders_and_what_is_held_waits_on() -> None:
+    hold = event("ClaimHeld", 3, sessionId=session_id(1), receiptHash="0xaa", amount=20)
+    final = event("ClaimFinalised", 3, 1, sessionId=session_id(1), throughSeq=4, amount=30, paid=30)
+    world = rules.fold(claimed_world(), [hold, final])
+    held = world.sessions[session_id(1)]
+    assert (held.paid_atoms, held.through_seq, world.nodes[1].earnings_atoms) == (30, 4, 30)
+    assert held.claimed_atoms == 20
+
+
+def test_voucher_takes_the_place_of_a_claim() -> None:
+    replaced = event("ClaimReplaced", 3, sessionId=session_id(1), amount=50)
+    world = rules.fold(claimed_world(), [replaced, settled(1, 4, 60, 3, 1)])
+    held = world.sessions[session_id(1)]
+    assert (held.paid_atoms, held.claimed_atoms, world.nodes[1].earnings_atoms) == (60, 0, 60)
+
+
+@pytest.mark.parametrize(
+    ("is_paid", "closed", "expected"),
+    [
+        (True, False, (20, 20, 0)),
+        (False, False, (0, 0, 0)),
+        (True, True, (20, 20, 50)),
+        (False, True, (0, 0, 70)),
+    ],
+)
+def test_resolved_claim_is_the_nodes_or_the_buyers(
+    *, is_paid: bool, closed: bool, expected: tuple[int, int, int]
+) -> None:
+    close = event("SessionClosed", 3, sessionId=session_id(1), paid=0, returned=50)
+    resolved = event("ClaimResolved", 4, sessionId=session_id(1), amount=20, isPaid=is_paid)
+    world = rules.fold(claimed_world(), [close, resolved] if closed else [resolved])
+    held = world.sessions[session_id(1)]
+    assert (held.paid_atoms, world.nodes[1].earnings_atoms, world.accounts[address(1)]) == expected
+    assert held.claimed_atoms == 30
+
+
+def test_slash_leaves_what_it_says() -> None:
+    slashed = event("Slashed", 3, owner=address(50), amount=30, staked=70)
+    world = rules.fold(rules.fold(rules.World(), [node_added(1)]), [slashed])
+    assert world.nodes[1].stake_atoms == 70

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
+from sqlmodel import select
 
 from marketplace.protocol.errors import Broken, ChainTrouble
 from marketplace.registry import rules, step
@@ -14,7 +15,7 @@ from marketplace.store import projection
 from marketplace.store.engine import Store
 from marketplace.store.events import BlockFact, EventFact
 from marketplace.store.projection import MAX_ATOMS
-from marketplace.store.tables import NodeRow, SessionRow
+from marketplace.store.tables import ModelAliasRow, NodeRow, SessionRow
 from tests.registry.histories import Chain, address, event, node_added, opened, session_id, settled
 
 BUYER = address(1)
@@ -33,6 +34,7 @@ def mirror(store: Store) -> dict[str, Any]:
             "accounts": projection.accounts(db, buyers),
             "sessions": {k: v for k, v in projection.sessions(db, sessions).items() if v["opened_block"]},
             "nodes": {k: v for k, v in projection.nodes(db, nodes).items() if v["epoch"]},
+            "aliases": {row.alias: row.model_dump() for row in db.exec(select(ModelAliasRow))},
         }
 
 
@@ -42,6 +44,7 @@ def folded(events: list[EventFact]) -> dict[str, Any]:
         "accounts": world.accounts,
         "sessions": {key: asdict(facts) for key, facts in world.sessions.items()},
         "nodes": {key: asdict(facts) for key, facts in world.nodes.items()},
+        "aliases": {key: asdict(facts) for key, facts in world.aliases.items()},
     }
 
 
@@ -80,7 +83,7 @@ def test_an_event_that_was_missed_below_the_cursor_is_folded_in_its_place(store:
     take(store, [settled(1, 9, 90, block=5)], cursor=4)
     taken = take(store, [second], cursor=5)
     assert mirror(store)["sessions"][session_id(1)]["paid_atoms"] == 90
-    assert [s.through_seq for s in taken.standings] == [3, 9]
+    assert taken.standings == [Standing(session_id=session_id(1), after_seq=0)]
 
 
 def test_a_session_that_a_reorganisation_takes_keeps_its_promises_and_has_no_money(store: Store) -> None:
@@ -138,16 +141,16 @@ def test_stake_laid_down_before_the_node_counts(store: Store) -> None:
     assert mirror(store)["nodes"][1]["stake_atoms"] == 9
 
 
-def test_a_payment_is_told_with_its_transaction(store: Store) -> None:
-    take(store, [opened(block=1)])
-    taken = take(store, [settled(1, 3, 40, block=2, tx=8)], 1)
-    assert taken.standings == [Standing(session_id=session_id(1), through_seq=3, tx_hash=f"0x{8:064x}")]
+def test_a_payment_is_told_from_what_was_settled_before(store: Store) -> None:
+    take(store, [opened(block=1), settled(1, 3, 40, block=2, tx=8)])
+    taken = take(store, [settled(1, 5, 60, block=3, tx=9)], 2)
+    assert taken.standings == [Standing(session_id=session_id(1), after_seq=3)]
 
 
 def test_a_payment_that_is_taken_back_is_told(store: Store) -> None:
     take(store, [opened(block=1), settled(1, 3, 40, block=2, tx=8), settled(1, 5, 60, block=3, tx=9)])
     taken = take(store, [], 3, rollback_to=2)
-    assert taken.standings == [Standing(session_id=session_id(1), through_seq=3, tx_hash=None)]
+    assert taken.standings == [Standing(session_id=session_id(1), after_seq=3)]
 
 
 def test_a_payment_that_only_moved_to_another_block_is_not_told(store: Store) -> None:
@@ -157,17 +160,26 @@ def test_a_payment_that_only_moved_to_another_block_is_not_told(store: Store) ->
     assert mirror(store)["sessions"][session_id(1)]["paid_atoms"] == 40
 
 
-def test_a_payment_made_by_another_transaction_instead_is_told_as_both(store: Store) -> None:
-    take(store, [opened(block=1), settled(1, 3, 40, block=2, tx=8)])
-    taken = take(store, [settled(1, 5, 60, block=3, tx=9, fork=1)], 2, rollback_to=1)
-    assert [(s.through_seq, s.tx_hash) for s in taken.standings] == [(0, None), (5, f"0x{9:064x}")]
-
-
-def test_an_earlier_payment_that_vanishes_passes_its_jobs_to_the_later_one(store: Store) -> None:
+def test_an_earlier_payment_that_vanishes_is_told_though_the_later_one_stands(store: Store) -> None:
     later = {"tx": 9}
     take(store, [opened(block=1), settled(1, 3, 40, block=2, tx=8), settled(1, 5, 60, block=3, **later)])
     taken = take(store, [settled(1, 5, 60, block=3, fork=1, **later)], 3, rollback_to=1)
-    assert [(s.through_seq, s.tx_hash) for s in taken.standings] == [(0, None), (5, f"0x{9:064x}")]
+    assert taken.standings == [Standing(session_id=session_id(1), after_seq=0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("Claimed", {"throughSeq": 5, "amount": 9, "finalAt": 9, "receiptHashes": ["0xaa"]}),
+        ("ClaimHeld", {"receiptHash": "0xaa", "amount": 9}),
+        ("ClaimResolved", {"receiptHash": "0xaa", "amount": 9, "isPaid": True}),
+    ],
+)
+def test_whatever_becomes_of_a_claim_is_told(store: Store, name: str, more: dict[str, Any]) -> None:
+    take(store, [opened(block=1)])
+    taken = take(store, [event(name, 2, sessionId=session_id(1), **more)], 1)
+    assert taken.standings == [Standing(session_id=session_id(1), after_seq=0)]
+    assert take(store, [], 2, rollback_to=1).standings == taken.standings
 
 
 def test_another_event_at_a_known_place_means_the_chain_moved(store: Store) -> None:
@@ -206,6 +218,7 @@ def test_rebuilding_from_the_events_repairs_every_row(store: Store) -> None:
     with store.transaction() as db:
         db.add(SessionRow(**(asdict(_session(chain)) | {"session_id": session_id(7)})))
         projection.put_accounts(db, {BUYER: 123_456, address(999): 1})
+        db.add(ModelAliasRow(alias="m@gone", model_id="0x", publisher="0x", fixed=True, block_number=1))
     with store.transaction() as db:
         step.rebuild(db)
     assert mirror(store) == folded(chain.events)
@@ -217,10 +230,21 @@ def test_replacing_all_events_tells_what_changed(store: Store) -> None:
         chain_log.put_blocks(db, [BlockFact(number=2, hash="0x", timestamp=1)], keep=9)
         fresh = [opened(block=1), settled(1, 3, 40, block=2, tx=8), settled(1, 4, 50, block=2, index=1, tx=9)]
         taken = step.replace_all(db, fresh)
-    assert [(s.through_seq, s.tx_hash) for s in taken.standings] == [(4, f"0x{9:064x}")]
+    assert taken.standings == [Standing(session_id=session_id(1), after_seq=3)]
     with store.reading() as db:
         assert chain_log.cursor(db) == BlockFact(number=2, hash="0x", timestamp=1)
 
 
 def _session(chain: Chain) -> rules.SessionFacts:
     return next(iter(rules.fold(rules.World(), chain.events).sessions.values()))
+
+
+def test_voucher_is_known_by_the_first_24_bytes_of_its_session(store: Store) -> None:
+    full = session_id(7)
+    take(store, [node_added(), event("Deposited", 1, 1, buyer=BUYER, amount=500), opened(7, 1, 2)])
+    taken = take(store, [settled(7, 3, 40, 3, sessionId=full[:50] + "ab" * 8)], cursor=2)
+    assert [fact.subject for fact in taken.fresh] == [full]
+    assert mirror(store)["sessions"][full]["paid_atoms"] == 40
+    # Opened and settled in what is read at one go.
+    both = [opened(8, 4), settled(8, 1, 5, 4, 1, sessionId=session_id(8)[:50] + "00" * 8)]
+    assert [fact.subject for fact in take(store, both, cursor=3).fresh] == [session_id(8), session_id(8)]

@@ -1,1 +1,1 @@
-from tests.keeper.stores import store  # noqa: F401 - fixture
+from tests.keeper.stores import empty_store, store  # noqa: F401 - fixtures

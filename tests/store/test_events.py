@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from marketplace.protocol.errors import ChainTrouble
@@ -71,13 +73,20 @@ def test_events_are_found_by_subject_however_many(store: Store) -> None:
         assert chain_log.events_about(db, wanted) == made[::2]
 
 
-def test_an_order_is_paid_by_the_first_settlement_that_reaches_it(store: Store) -> None:
+def test_what_pays_a_session_is_found_with_its_block(store: Store) -> None:
+    first, second = settled(1, 3, 40, block=2, tx=8), settled(1, 9, 90, block=5, tx=9)
     with store.transaction() as db:
-        chain_log.add_events(
-            db, [opened(block=1), settled(1, 3, 40, block=2, tx=8), settled(1, 9, 90, block=5, tx=9)]
-        )
-        paid = chain_log.settlement_of(db, session_id(1), 4)
-        assert paid is not None
-        assert (paid.block_number, paid.tx_hash, paid.paid_atoms) == (5, f"0x{9:064x}", 90)
-        assert chain_log.settlement_of(db, session_id(1), 10) is None
-        assert len(chain_log.settlements(db, session_id(1))) == 2
+        chain_log.add_events(db, [opened(block=1), first, second, settled(2, 5, 9, block=6, tx=7)])
+        assert chain_log.payments(db, session_id(1)) == [first, second]
+        assert [chain_log.settled_through(db, session_id(1), below) for below in (3, 4, 10)] == [0, 3, 9]
+        assert chain_log.block_of(db, session_id(1), second.tx_hash) == 5
+        assert chain_log.block_of(db, session_id(2), second.tx_hash) is None
+
+
+def test_parts_of_a_log_have_places_of_their_own_however_many(store: Store) -> None:
+    many = [replace(settled(1, part + 1, part, block=2, index=7), part=part) for part in range(4_100)]
+    following = [replace(settled(2, part + 1, part, block=2, index=8), part=part) for part in range(5)]
+    with store.transaction() as db:
+        assert len(chain_log.add_events(db, [*many, *following])) == 4_105
+        assert chain_log.add_events(db, following) == []
+        assert chain_log.all_events(db)[-6:] == [many[-1], *following]

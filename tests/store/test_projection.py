@@ -20,6 +20,7 @@ def session(number: int = 1, **changes: Any) -> dict[str, Any]:
         "key_epoch": 1,
         "deposited_atoms": 100,
         "paid_atoms": 40,
+        "claimed_atoms": 0,
         "through_seq": 3,
         "expires_at": 5000,
         "closed": False,
@@ -109,6 +110,10 @@ def test_the_escrow_owes_accounts_open_sessions_and_earnings(store: Store) -> No
         projection.put_accounts(db, {address(1): 5})
         projection.put_nodes(db, {1: node()})
         assert projection.owed_atoms(db) == 5 + (100 - 40) + 4
+    # Of what is claimed, the deposit of an open session has it already.
+    put(store, session(1, claimed_atoms=20), session(2, claimed_atoms=30, closed=True))
+    with store.reading() as db:
+        assert projection.owed_atoms(db) == 5 + (100 - 40) + 30 + 4
 
 
 def test_what_the_chain_lost_has_no_money_and_no_key(store: Store) -> None:
@@ -127,8 +132,9 @@ def test_what_the_chain_lost_has_no_money_and_no_key(store: Store) -> None:
 
 def test_paid_jobs_that_nobody_marked_are_found(store: Store) -> None:
     put(store, session(1, through_seq=3), session(2, through_seq=3), session(3, through_seq=3))
+    plant_job(store, session_id(1), 2, JobPhase.DELIVERED)
     plant_job(store, session_id(1), 3, JobPhase.ACKNOWLEDGED)
     plant_job(store, session_id(2), 4, JobPhase.ACKNOWLEDGED)
     plant_job(store, session_id(3), 3, JobPhase.SETTLED)
     with store.reading() as db:
-        assert projection.sessions_paid_unseen(db) == {session_id(1)}
+        assert projection.sessions_paid_unseen(db) == {session_id(1): 2}

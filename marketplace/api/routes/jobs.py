@@ -19,7 +19,7 @@ from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Order, Voucher
 from marketplace.protocol.money import format_atoms
-from marketplace.protocol.payloads import Payload
+from marketplace.protocol.payloads import BLANK_MODEL, Payload, build_payload, canonical_json
 from marketplace.quoting import rules
 from marketplace.quoting.step import quote
 from marketplace.settlement import step as settlement
@@ -29,12 +29,13 @@ from marketplace.store.tables import JobRow, ReceiptRow, Tx
 
 
 class QuoteCall(BaseModel):
-    """Body of `POST /v1/quotes`: a chat or embeddings call that is not made."""
+    """Body of `POST /v1/quotes`: a call that is not made. Other tasks than chat and embed have a `body`."""
 
     model: str = Field(min_length=1, max_length=128, pattern=openai.PLAIN)
-    task: str | None = Field(default=None, pattern="^(chat|embed)$")
+    task: str | None = Field(default=None, max_length=32)
     messages: list[openai.Turn] | None = None
     input: str | list[str] | None = None
+    body: dict[str, Any] | None = Field(default=None, description="Fields of the task's payload.")
     max_tokens: int | None = Field(default=None, ge=1, le=32_768)
     max_cost: str | float | None = None
     node: int | None = Field(default=None, ge=1, lt=1 << 32)
@@ -114,6 +115,12 @@ def _orders(router: APIRouter, market: Market) -> None:
         """Shows a job; its id is the permission."""
         return await market.read(lambda tx: views.job_view(tx, _job(tx, job_id)))
 
+    @router.post("/v1/jobs/{job_id}/cancel")
+    async def cancel(job_id: str) -> dict[str, Any]:
+        """Ends a job with what it has, and only that is paid; its id is the permission."""
+        await market.cancel(job_id)
+        return await market.read(lambda tx: views.job_view(tx, _job(tx, job_id)))
+
     @router.get("/v1/jobs/{job_id}/events")
     async def job_events(job_id: str, request: Request) -> Response:
         """Streams a job's chunks from the first, then its receipt or problem."""
@@ -156,9 +163,11 @@ async def _quotes(market: Market, call: QuoteCall) -> dict[str, Any]:
         else money.to_atoms(call.max_cost, deployment.token_decimals, "max_cost")
     )
     need = rules.need_of(_payload(call), limit, call.node)
-    now = market.clock()
+    now, least = market.clock(), deployment.min_stake_atoms
+    # The same question gets the same version of a model that is on trial.
+    ticket = canonical_json(call.model_dump(mode="json"))
     found = await market.read(
-        lambda tx: quote(tx, call.model, need, now_ms=now, min_stake_atoms=deployment.min_stake_atoms)
+        lambda tx: quote(tx, call.model, need, now_ms=now, min_stake_atoms=least, ticket=ticket)
     )
     ends = [item.listing.offer.valid_until for item in found.quotes if item.eligible]
     return {
@@ -170,8 +179,11 @@ async def _quotes(market: Market, call: QuoteCall) -> dict[str, Any]:
 
 
 def _payload(call: QuoteCall) -> Payload:
-    if (call.messages is None) == (call.input is None):
-        raise BadRequest(ErrorCode.INVALID_REQUEST, "give either messages or input", param="messages")
+    if [call.messages, call.input, call.body].count(None) != 2:
+        detail = "give one of messages, input and body"
+        raise BadRequest(ErrorCode.INVALID_REQUEST, detail, param="messages")
+    if call.body is not None:
+        return build_payload(call.task or "", BLANK_MODEL, call.body)
     if call.messages is not None:
         chat = openai.ChatCall(model=call.model, messages=call.messages, max_tokens=call.max_tokens)
         return chat.payload(0)

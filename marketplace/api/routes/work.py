@@ -1,9 +1,9 @@
-"""OpenAI's own routes: models, embeddings, chat."""
+"""OpenAI's own routes, models, embeddings, chat; and one for each other task."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
@@ -17,10 +17,13 @@ from marketplace.protocol import ids
 from marketplace.protocol.errors import BadRequest, ErrorCode, WattError
 from marketplace.protocol.hexes import keccak
 from marketplace.protocol.money import format_atoms
-from marketplace.protocol.payloads import Payload, canonical_json
+from marketplace.protocol.payloads import TASKS, Payload, canonical_json
 from marketplace.quoting import rules
-from marketplace.store import offers
+from marketplace.store import aliases, offers
 from marketplace.store.offers import Listing
+from marketplace.store.tables import ModelAliasRow, Tx
+
+Names = Mapping[str, list[ModelAliasRow]]
 
 _TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 
@@ -32,14 +35,14 @@ def routes(market: Market) -> APIRouter:
     @router.get("/v1/models")
     async def models() -> dict[str, Any]:
         """Lists the models on offer, cheapest prices first."""
-        found = await market.read(offers.listings)
-        return {"object": "list", "data": _models(market, found)}
+        found, named = await market.read(_listed)
+        return {"object": "list", "data": _models(market, found, named)}
 
     @router.get("/v1/models/{model:path}")
     async def model(model: str) -> dict[str, Any]:
         """Shows one model."""
-        found = await market.read(lambda tx: offers.listings(tx, model))
-        rows = _models(market, found)
+        found, named = await market.read(lambda tx: _listed(tx, aliases.meaning(tx, model)))
+        rows = _models(market, found, named)
         if not rows:
             raise BadRequest(ErrorCode.UNKNOWN_MODEL, f"nobody offers {model[:80]!r}")
         return rows[0]
@@ -66,13 +69,30 @@ def routes(market: Market) -> APIRouter:
         body = openai.chat_completion(running.job_id, call.model, created, found.answer)
         return _answer(market, body, found, ask)
 
+    for task, kind in TASKS.items():
+        if task not in ("chat", "embed"):
+            _add_task(router, market, task, kind)
     return router
+
+
+def _add_task(router: APIRouter, market: Market, task: str, kind: type[Payload]) -> None:
+    """Route of a task that OpenAI has no route for: its payload's fields in, its answer as JSON out."""
+
+    async def run(call: openai.TaskCall, request: Request) -> Response:
+        running, ask = await _placed(market, request, call, call.payload(task), streamed=False)
+        found = await waiting.delivered(market, running)
+        return _answer(market, openai.task_answer(task, kind, call.model, found.answer), found, ask)
+
+    # FastAPI reads the body's fields here; they are known only now.
+    run.__annotations__ = {"call": openai.task_call(task, kind), "request": Request, "return": Response}
+    what = (kind.__doc__ or "").strip()
+    router.add_api_route(f"/v1/{task}", run, methods=["POST"], summary=task.capitalize(), description=what)
 
 
 async def _placed(
     market: Market,
     request: Request,
-    call: openai.ChatCall | openai.EmbedCall,
+    call: openai.ChatCall | openai.EmbedCall | openai.TaskCall,
     payload: Payload,
     *,
     streamed: bool,
@@ -160,16 +180,21 @@ def _idempotency(request: Request, key: str) -> str | None:
     return keccak(f"{key}\0{given}".encode()).hex() if given else None
 
 
-def _models(market: Market, found: list[Listing]) -> list[dict[str, Any]]:
+def _listed(tx: Tx, model: str | None = None) -> tuple[list[Listing], Names]:
+    found = offers.listings(tx, model)
+    return found, aliases.of_models(tx, {item.model_id for item in found})
+
+
+def _models(market: Market, found: list[Listing], named: Names) -> list[dict[str, Any]]:
     decimals = market.deployment.token_decimals
     rows: dict[str, list[Listing]] = {}
     for item in found:
         rows.setdefault(item.model_name, []).append(item)
-    return [_model(name, items, decimals) for name, items in sorted(rows.items())]
+    return [_model(name, items, decimals, named) for name, items in sorted(rows.items())]
 
 
-def _model(name: str, items: list[Listing], decimals: int) -> dict[str, Any]:
-    model_id = rules.resolve(name, items)
+def _model(name: str, items: list[Listing], decimals: int, named: Names) -> dict[str, Any]:
+    model_id = rules.resolve(name, items) or ""
     same = [item for item in items if item.model_id == model_id]
     live = [item for item in same if item.connected]
     prices = {
@@ -183,7 +208,11 @@ def _model(name: str, items: list[Listing], decimals: int) -> dict[str, Any]:
         "created": min(item.offer.valid_until for item in same),
         "owned_by": "wattline",
         "model_id": model_id,
+        "aliases": [
+            {"alias": row.alias, "publisher": row.publisher, "fixed": row.fixed} for row in named[model_id]
+        ],
         "task": same[0].task,
+        "tasks": sorted({item.task for item in same}),
         "context_tokens": min(item.context_tokens for item in same),
         "offers": len(live),
         "prices": {name: format_atoms(atoms, decimals) for name, atoms in prices.items()},

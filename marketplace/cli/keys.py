@@ -1,0 +1,377 @@
+"""`watt keys`: keys that may spend a buyer's money, inside caps the escrow enforces; and bearer keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from marketplace.cli import config as configs
+from marketplace.cli import inputs, screen, shown, wiring
+from marketplace.cli.options import DataDir, Gateway, Json, PassphraseFile, Rpc, WalletFile, doc
+from marketplace.protocol.errors import BadRequest, ChainTrouble, ErrorCode, WattError
+
+if TYPE_CHECKING:
+    from marketplace.client.caps import Caps, HeldKey
+    from marketplace.client.keys import BuyerKeys
+    from marketplace.client.payer import Grant
+    from marketplace.client.wallet import BuyerWallet
+    from marketplace.protocol.transactions import TxRecord
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this page."""
+    keys = typer.Typer(no_args_is_help=True, help="Keys that spend your money, so far and no further.")
+    keys.command("create", help=_CREATE)(create)
+    keys.command("list", help=_LIST)(listed)
+    keys.command("revoke", help=_REVOKE)(revoke)
+    keys.command("submit", help=_SUBMIT)(submit)
+    keys.command("bearer", help=_BEARER)(bearer)
+    app.add_typer(keys, name="keys")
+
+
+_CREATE = doc(
+    "Make a key for an agent and let it spend so much of your account.",
+    "watt keys create agent --cap 5",
+    "watt keys create agent --cap 5 --per-session 0.50 --per-day 1 --for 24h",
+    "watt keys create agent --cap 5 --nodes 1,2,3 --gasless > grant.json",
+    "watt keys create agent --cap 5 --address 0x71C7…  # a key it made itself",
+    more=[
+        "The agent runs with --wallet and the printed file; the escrow holds it to the caps.",
+        "Run again with the same name: the same key, new caps. --gasless sends nothing.",
+        "A name stays its key's until that is revoked.",
+    ],
+)
+
+
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="For your own lists.")],
+    *,
+    cap: Annotated[str, typer.Option("--cap", metavar="AMOUNT", help="Most it may spend in all.")],
+    per_session: Annotated[
+        str | None,
+        typer.Option("--per-session", metavar="AMOUNT", help="Most one session holds; else --cap."),
+    ] = None,
+    per_day: Annotated[
+        str | None, typer.Option("--per-day", metavar="AMOUNT", help="Most a day (UTC); else --cap.")
+    ] = None,
+    lasting: Annotated[str, typer.Option("--for", metavar="TIME", help="As 90m, 24h, 7d.")] = "24h",
+    nodes: Annotated[
+        str | None, typer.Option("--nodes", metavar="IDS", help="It may pay only these, as 1,2,3.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option("--address", metavar="ADDRESS", help="Of a key that exists elsewhere.")
+    ] = None,
+    gasless: Annotated[bool, typer.Option("--gasless", help="Print a signed grant.")] = False,
+    rpc: Rpc = None,
+    data_dir: DataDir = None,
+    wallet: WalletFile = None,
+    passphrase_file: PassphraseFile = None,
+    json: Json = False,
+) -> None:
+    """Grants a key by transaction, or by a signature for others to send."""
+    from marketplace.client.keys import BuyerKeys
+
+    inputs.name(name)
+    node_ids, lasting_seconds = inputs.node_ids(nodes, "--nodes"), inputs.seconds(lasting, "--for")
+    outside = None if address is None else inputs.address(address, "--address")
+    config = configs.load(data_dir, rpc_url=rpc, wallet=wallet)
+    held = wiring.open_wallet(config, passphrase_file)
+    caps = _caps(held, (per_session or cap, per_day or cap, cap), lasting_seconds, node_ids)
+    made = _files(config, held, name, outside, node_ids)
+    keys = BuyerKeys(held)
+    if gasless:
+        from marketplace.client.relay import to_json
+
+        signed = keys.sign_grant(made.grant.key, caps)
+        made.keep_signed(signed.message.nonce)
+        screen.emit(to_json(signed))
+        screen.note(f"Anybody can send it within a day: watt keys submit FILE; {made.where()}")
+        return
+    record = _granted(keys, made, caps)
+    facts = {"name": name, "key": made.grant.key, "key_file": made.key_file and str(made.key_file)}
+    shown.sent(f"{name} is key {made.grant.key}; granted", record, facts | _caps_json(caps), json=json)
+    if not json:
+        screen.note(made.where())
+
+
+_LIST = doc("List your keys and what each may still spend.", "watt keys list", "watt keys list --json")
+
+
+def listed(
+    rpc: Rpc = None,
+    data_dir: DataDir = None,
+    wallet: WalletFile = None,
+    passphrase_file: PassphraseFile = None,
+    json: Json = False,
+) -> None:
+    """Lists every key this buyer ever granted, from the chain."""
+    from marketplace.client.keys import BuyerKeys
+
+    config = configs.load(data_dir, rpc_url=rpc, wallet=wallet)
+    found = BuyerKeys(wiring.open_wallet(config, passphrase_file)).list()
+    names = {grant.key: grant.name for grant in _grants(config)}
+    if json:
+        screen.emit({"keys": [_key_json(held, names.get(held.key, "")) for held in found]})
+        return
+    money = config.currency
+    columns = ("NAME", "KEY", "LEFT TODAY", f"LEFT {money.symbol}", "EXPIRES")
+    lines = []
+    for held in found:
+        ends = screen.when(held.state.expires_at) if held.is_live else "over"
+        today, left = money.bare(held.left_today_atoms), money.bare(held.left_atoms)
+        lines.append([names.get(held.key, ""), held.key, today, left, ends])
+    screen.table(columns, lines)
+
+
+_REVOKE = doc(
+    "Take everything from a key at once.",
+    "watt keys revoke agent",
+    "watt keys revoke 0x71C7…",
+    more=["Sessions it has opened stay open until they end; no old grant brings the key back."],
+)
+
+
+def revoke(
+    key: Annotated[str, typer.Argument(metavar="NAME|ADDRESS", help="As `watt keys list` shows it.")],
+    rpc: Rpc = None,
+    data_dir: DataDir = None,
+    wallet: WalletFile = None,
+    passphrase_file: PassphraseFile = None,
+    json: Json = False,
+) -> None:
+    """Revokes a key."""
+    from marketplace.client.keys import BuyerKeys
+
+    config = configs.load(data_dir, rpc_url=rpc, wallet=wallet)
+    address = inputs.address(key, "KEY") if key.startswith("0x") else _address_of(config, inputs.name(key))
+    record = BuyerKeys(wiring.open_wallet(config, passphrase_file)).revoke(address)
+    shown.sent(f"revoked {address}", record, {"key": address}, json=json)
+
+
+_SUBMIT = doc(
+    "Send a grant that somebody else signed; you pay the gas.",
+    "watt keys submit grant.json",
+    "cat grant.json | watt keys submit -",
+)
+
+
+def submit(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Of --gasless; - reads stdin.")],
+    rpc: Rpc = None,
+    data_dir: DataDir = None,
+    wallet: WalletFile = None,
+    passphrase_file: PassphraseFile = None,
+    json: Json = False,
+) -> None:
+    """Relays a signed grant."""
+    from marketplace.client import relay
+
+    signed = relay.from_json(inputs.text_of(file))
+    if not isinstance(signed, relay.SignedGrant):
+        raise typer.BadParameter("this is a deposit: watt wallet submit", param_hint="FILE")
+    config = configs.load(data_dir, rpc_url=rpc, wallet=wallet)
+    record = relay.submit(wiring.open_wallet(config, passphrase_file), signed)
+    its = signed.message
+    shown.sent(f"granted {its.key} of {its.buyer}", record, {"buyer": its.buyer, "key": its.key}, json=json)
+
+
+_BEARER = doc(
+    "Make a bearer key and open sessions it can spend from.",
+    "watt keys bearer --label my-agent",
+    "watt keys bearer --amount 0.5 --node 1 --node 2 --json",
+    more=["The key can spend what its sessions hold, at these nodes, and nothing else."],
+)
+
+
+def bearer(
+    *,
+    label: Annotated[str, typer.Option("--label", help="For your own lists.")] = "",
+    amount: Annotated[str, typer.Option("--amount", metavar="AMOUNT", help="For each node.")] = "1",
+    node: Annotated[
+        list[int] | None,
+        typer.Option("--node", min=1, max=inputs.MOST_NODE, metavar="ID", help="Else all online."),
+    ] = None,
+    hours: Annotated[int, typer.Option("--hours", min=1, max=72, help="Then the rest comes back.")] = 24,
+    gateway: Gateway = None,
+    rpc: Rpc = None,
+    data_dir: DataDir = None,
+    wallet: WalletFile = None,
+    passphrase_file: PassphraseFile = None,
+    json: Json = False,
+) -> None:
+    """Makes a gateway-held key with money."""
+    from marketplace.protocol.money import parse_atoms
+
+    config = configs.load(data_dir, gateway_url=gateway, rpc_url=rpc, wallet=wallet)
+    parse_atoms(amount, config.currency.decimals)  # No key is made that nothing could be opened for.
+    with wiring.open_client(config, passphrase_file) as client:
+        chosen = node or [int(row["node_id"]) for row in client.nodes() if row.get("connected")]
+        if not chosen:
+            raise BadRequest(ErrorCode.NO_NODE, "No node is online.", hint="watt nodes")
+        made = client.create_key(label)
+        rows: list[dict[str, Any]] = []
+        for node_id in chosen:
+            screen.note(f"opening a session with node {node_id} …")
+            try:
+                session = client.open_session(
+                    node_id, amount, key=made["address"], lifetime_seconds=hours * 3600
+                )
+            except WattError:
+                # Its secret is nowhere else, and earlier sessions hold money for it.
+                screen.note(f"OPENAI_API_KEY {made['api_key']} can spend from {len(rows)} sessions so far")
+                raise
+            rows.append(shown.session_row(session, client))
+    if json:
+        screen.emit({"api_key": made["api_key"], "address": made["address"], "sessions": rows})
+        return
+    base = f"{config.need('gateway_url')}/v1"
+    screen.facts([("OPENAI_API_KEY", made["api_key"]), ("OPENAI_BASE_URL", base), ("key", made["address"])])
+    screen.note(f"{len(rows)} sessions of {amount} {config.currency.symbol}; shown once, not kept here.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """A key and where it is kept; no file where it exists elsewhere, no `before` for its first grant."""
+
+    grant: Grant
+    before: Grant | None
+    key_file: Path | None
+    grant_file: Path
+
+    def keep(self) -> None:
+        """Writes the grant down, once the escrow has it."""
+        self.grant.save(self.grant_file)
+
+    def keep_signed(self, nonce: int) -> None:
+        """Writes it beside what holds until then: nobody may ever send it."""
+        (self.before or self.grant).with_signed(self.grant.node_ids, nonce).save(self.grant_file)
+
+    def where(self) -> str:
+        if self.key_file is None:
+            return f"Give its holder {self.grant_file}, to keep beside the key file."
+        return f"The agent runs with --wallet {self.key_file}"
+
+
+def _files(
+    config: configs.Config, held: BuyerWallet, name: str, outside: str | None, node_ids: tuple[int, ...]
+) -> _Made:
+    """The key of a name, made where there is none.
+
+    Raises:
+        BadRequest: the name is another key's, which could then no longer be revoked by it.
+    """
+    import secrets
+
+    from marketplace.client.keyfile import load_key, save_raw
+    from marketplace.client.payer import Grant, grant_path
+    from marketplace.protocol.signing import Signer
+
+    key_file = configs.keys_dir(config) / f"{name}.key"
+    path = grant_path(key_file)
+    before = Grant.load(path) if path.exists() else None
+    address = outside or (load_key(key_file).address if key_file.exists() else None)
+    if before is not None and (before.buyer, before.key) != (held.address, address):
+        _must_be_free(held, before)
+    if address is None:
+        fresh = Signer(secrets.token_bytes(32))
+        save_raw(fresh, key_file)
+        address = fresh.address
+    domain = held.deployment.domain
+    grant = Grant(name=name, buyer=held.address, key=address, node_ids=node_ids, domain=domain)
+    same = before and (before.buyer, before.key, before.domain) == (grant.buyer, grant.key, domain)
+    return _Made(
+        grant=grant,
+        before=before if same else None,
+        key_file=None if outside else key_file,
+        grant_file=path,
+    )
+
+
+def _must_be_free(held: BuyerWallet, named: Grant) -> None:
+    """Passes where the key of this name was revoked, and no grant signed since can bring it back."""
+    if named.buyer != held.address or named.domain != held.deployment.domain:
+        raise BadRequest(
+            ErrorCode.INVALID_REQUEST,
+            f"the name {named.name} is of key {named.key} of {named.buyer} at {named.domain.escrow}",
+            hint="Take another name.",
+        )
+    state = held.chain.key(named.buyer, named.key)
+    if state.expires_at or state.nonce <= named.signed_nonce:
+        raise BadRequest(
+            ErrorCode.INVALID_REQUEST,
+            f"the name {named.name} is of key {named.key}, which is not revoked",
+            hint=f"Take another name, or revoke that key first: watt keys revoke {named.name}",
+        )
+
+
+def _granted(keys: BuyerKeys, made: _Made, caps: Caps) -> TxRecord:
+    """Grants, then writes down what the escrow has."""
+    nonce = keys.held(made.grant.key).state.nonce + 1
+    try:
+        record = keys.grant(made.grant.key, caps)
+    except ChainTrouble as trouble:
+        # What was sent may still be mined, and the key would be live without name and list.
+        if "tx_hash" in trouble.values:
+            made.keep_signed(nonce)
+        raise
+    made.keep()
+    return record
+
+
+def _caps(
+    held: BuyerWallet, amounts: tuple[str, str, str], lasting_seconds: int, node_ids: tuple[int, ...]
+) -> Caps:
+    from marketplace.client.caps import Caps
+    from marketplace.protocol.money import parse_atoms
+
+    per_session, per_day, total = (parse_atoms(a, held.deployment.token_decimals) for a in amounts)
+    return Caps(
+        per_session_atoms=per_session,
+        per_day_atoms=per_day,
+        total_atoms=total,
+        expires_at=held.chain.head().timestamp + lasting_seconds,
+        node_ids=node_ids,
+    )
+
+
+def _caps_json(caps: Caps) -> dict[str, Any]:
+    return {
+        "per_session_atoms": str(caps.per_session_atoms),
+        "per_day_atoms": str(caps.per_day_atoms),
+        "total_atoms": str(caps.total_atoms),
+        "expires_at": caps.expires_at,
+        "nodes": list(caps.node_ids),
+    }
+
+
+def _key_json(held: HeldKey, name: str) -> dict[str, Any]:
+    state = held.state
+    return {
+        "name": name,
+        "key": held.key,
+        "live": held.is_live,
+        "left_today_atoms": str(held.left_today_atoms),
+        "left_atoms": str(held.left_atoms),
+        "per_session_atoms": str(state.per_session_atoms),
+        "per_day_atoms": str(state.per_day_atoms),
+        "total_atoms": str(state.total_atoms),
+        "expires_at": state.expires_at,
+        "listed": state.is_listed,
+    }
+
+
+def _grants(config: configs.Config) -> list[Grant]:
+    """Grants made from here, by name."""
+    from marketplace.client.payer import Grant
+
+    return [Grant.load(path) for path in sorted(configs.keys_dir(config).glob("*.grant.json"))]
+
+
+def _address_of(config: configs.Config, name: str) -> str:
+    for grant in _grants(config):
+        if grant.name == name:
+            return grant.key
+    raise BadRequest(ErrorCode.NOT_FOUND, f"No key is called {name}.", hint="watt keys list")

@@ -1,0 +1,79 @@
+"""A buyer's keys: what each may move into sessions, granted, listed and taken back."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from marketplace.chain import calls, history
+from marketplace.client.caps import DAY_SECONDS, Caps, HeldKey, held_key
+from marketplace.client.relay import SignedGrant
+from marketplace.client.wallet import BuyerWallet
+from marketplace.protocol import nodelist
+from marketplace.protocol.errors import BadRequest, ErrorCode
+from marketplace.protocol.messages import KeyGrant
+from marketplace.protocol.transactions import TxRecord
+
+_UINT64: Final = (1 << 64) - 1
+
+
+class BuyerKeys:
+    """The keys of one buyer's wallet."""
+
+    def __init__(self, wallet: BuyerWallet) -> None:
+        self.wallet = wallet
+
+    def grant(self, key: str, caps: Caps) -> TxRecord:
+        """Grants a key, in place of what it was let before. Raises as `BuyerWallet.send`."""
+        grant = self._message(key, caps, nonce=0, valid_until=0)
+        return self.wallet.send(calls.set_key(self.wallet.deployment, grant))
+
+    def sign_grant(self, key: str, caps: Caps, *, valid_seconds: int = DAY_SECONDS) -> SignedGrant:
+        """The same grant signed, for anybody to send; the buyer needs no gas.
+
+        It is void once the buyer has granted or revoked the key otherwise.
+        """
+        state = self.wallet.chain.key(self.wallet.address, key)
+        until = self._now() + valid_seconds
+        grant = self._message(key, caps, nonce=state.nonce + 1, valid_until=until)
+        domain = self.wallet.deployment.domain
+        return SignedGrant(message=grant, signature=self.wallet.signer.sign(grant, domain), domain=domain)
+
+    def revoke(self, key: str) -> TxRecord:
+        """Takes everything from a key at once; sessions it has opened stay open."""
+        return self.wallet.send(calls.revoke_key(self.wallet.deployment, key))
+
+    def list(self) -> list[HeldKey]:
+        """Every key this buyer ever granted, oldest first, with what each can still move."""
+        return [self.held(key) for key in history.keys_of(self.wallet.chain, self.wallet.address)]
+
+    def held(self, key: str) -> HeldKey:
+        """A key as the escrow has it."""
+        return held_key(self.wallet.chain.key(self.wallet.address, key), key, self._now())
+
+    def _now(self) -> int:
+        # The chain's clock decides when a key is over and when its day ends.
+        return self.wallet.chain.head().timestamp
+
+    def _message(self, key: str, caps: Caps, *, nonce: int, valid_until: int) -> KeyGrant:
+        if caps.expires_at <= self._now():
+            raise _refused("it would be over already", "Let it last longer: --for 24h")
+        amounts = (caps.per_session_atoms, caps.per_day_atoms, caps.total_atoms)
+        if not all(0 < amount <= _UINT64 for amount in amounts):
+            raise _refused("each cap is above zero and below 2^64 atoms", "Name smaller amounts.")
+        if key == self.wallet.address:
+            raise _refused("the buyer itself needs no grant", "Name the address of another key.")
+        return KeyGrant(
+            buyer=self.wallet.address,
+            key=key,
+            per_session_atoms=caps.per_session_atoms,
+            per_day_atoms=caps.per_day_atoms,
+            total_atoms=caps.total_atoms,
+            expires_at=caps.expires_at,
+            nodes_root=nodelist.root(caps.node_ids),
+            nonce=nonce,
+            valid_until=valid_until,
+        )
+
+
+def _refused(why: str, hint: str) -> BadRequest:
+    return BadRequest(ErrorCode.INVALID_REQUEST, f"this grant is of no use: {why}", hint=hint)

@@ -1,0 +1,95 @@
+"""What a job answers: chunks, each a canonical JSON object of one field, and what they fold into.
+
+    text        the next piece of a generated text
+    finish      how a generation ended
+    embeddings  consecutive vectors
+    rows        consecutive rows of any other task, one an input
+
+Whoever hashes a chunk hashes the bytes it holds and never re-encodes.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from marketplace.protocol.canonical import canonical_json
+
+CHUNK_TEXTS: Final = 16
+
+
+def text_chunk(text: str) -> bytes:
+    """Response chunk with the next piece of generated text."""
+    return canonical_json({"text": text})
+
+
+def finish_chunk(finish: str) -> bytes:
+    """Last response chunk of a generation: `stop`, `length` or `deadline`."""
+    return canonical_json({"finish": finish})
+
+
+def embeddings_chunk(first_index: int, vectors: Iterable[bytes]) -> bytes:
+    """Response chunk with consecutive vectors, each little-endian float32 bytes."""
+    rows = [
+        {"index": first_index + i, "vector": base64.b64encode(vector).decode()}
+        for i, vector in enumerate(vectors)
+    ]
+    return canonical_json({"embeddings": rows})
+
+
+def rows_chunk(first_index: int, rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Response chunk with consecutive rows; what is in a row is its task's matter, whole numbers only."""
+    return canonical_json({"rows": [{**row, "index": first_index + i} for i, row in enumerate(rows)]})
+
+
+class Answer:
+    """Folds response chunks into text, finish reason, vectors and rows."""
+
+    def __init__(self, chunks: Iterable[bytes] = ()) -> None:
+        self.text = ""
+        self.finish: str | None = None
+        self.vectors: list[bytes] = []
+        self.rows: list[dict[str, Any]] = []
+        for chunk in chunks:
+            self.add(chunk)
+
+    def add(self, chunk: bytes) -> str:
+        """Takes the next chunk; gives the text it adds.
+
+        Raises:
+            ValueError: bytes that are no response chunk, or vectors or rows out of order.
+        """
+        body = json.loads(chunk)
+        if not isinstance(body, dict) or len(body) != 1:
+            raise ValueError("a response chunk is an object with one field")
+        if "text" in body:
+            self.text += body["text"]
+            return str(body["text"])
+        if "finish" in body:
+            self.finish = str(body["finish"])
+        elif "embeddings" in body:
+            self._add_vectors(body["embeddings"])
+        elif "rows" in body:
+            self._add_rows(body["rows"])
+        else:
+            raise ValueError(f"a response chunk cannot hold {next(iter(body))!r}")
+        return ""
+
+    def floats(self) -> list[list[float]]:
+        """Vectors as lists of numbers."""
+        return [list(struct.unpack(f"<{len(v) // 4}f", v)) for v in self.vectors]
+
+    def _add_vectors(self, rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            if row["index"] != len(self.vectors):
+                raise ValueError(f"vector {row['index']} arrived, expected {len(self.vectors)}")
+            self.vectors.append(base64.b64decode(row["vector"], validate=True))
+
+    def _add_rows(self, rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            if row["index"] != len(self.rows):
+                raise ValueError(f"row {row['index']} arrived, expected {len(self.rows)}")
+            self.rows.append(dict(row))

@@ -1,0 +1,1 @@
+from tests.keeper.stores import store  # noqa: F401 - fixture
