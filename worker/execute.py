@@ -6,23 +6,32 @@ meter    units, device time and energy, as the engine read them
 sign     one receipt, inside the transaction that stores it
 spool    every chunk and the receipt are in the ledger before anybody hears of them
 deliver  the daemon sends what the ledger holds until the gateway confirms it
+
+A task only starts a job. The engine's thread hands over what comes of it, and the spool's thread stores and
+signs: no thread waits for a job, and the engine waits for no disk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, Protocol
 
-from marketplace.protocol.errors import BadRequest, LostRace, WattError
+from marketplace.protocol.annex import Profile, Sampling
+from marketplace.protocol.errors import BadRequest, ErrorCode, LostRace, WattError
 from marketplace.protocol.hexes import from_hex, to_hex
-from marketplace.protocol.payloads import parse_payload, seed_of
+from marketplace.protocol.payloads import ChatPayload, Payload, parse_payload, seed_of
 from marketplace.telemetry.logs import get_logger
 from marketplace.telemetry.names import Log
-from worker.inference.engine import Chunk, Engine, EngineJob
+from worker.inference.engine import Chunk, Engine, EngineJob, Outcome, Running
 from worker.inference.errors import EngineFailed
 from worker.ledger import HeldOrder, Ledger, NewChunk
-from worker.receipts import ChunkSpool, Hold, LeaseKeeper, LeaseLapsed, ReceiptDesk, Work
+from worker.metering import Stats
+from worker.receipts import ChunkSpool, Hold, LeaseKeeper, LeaseLapsed, ReceiptDesk, Slots, Work, failed_work
+
+_CANCELLED: Final = "cancelled"
+_CHAT: Final = "chat"
 
 log = get_logger(__name__)
 
@@ -41,10 +50,39 @@ class ExecuteLimits:
     Attributes:
         deadline_margin_ms: the engine stops this long before the order's deadline.
         max_attempts: claims after which an order counts as poison; it then ends unpaid.
+        slots: jobs at once.
     """
 
     deadline_margin_ms: int = 250
     max_attempts: int = 3
+    slots: int = 8
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Run:
+    """A job this process works on. `ended` is set by the first that ends it; what comes later is dropped."""
+
+    order: HeldOrder
+    hold: Hold
+    started_at_ms: int
+    payload: Payload | None = None
+    seed: int = 0
+    profile: Profile = field(default_factory=Profile)
+    running: Running | None = None
+    chunks: int = 0
+    token_ids: list[int] = field(default_factory=list)
+    ended: bool = False
+
+    @property
+    def task(self) -> str:
+        """What is asked; empty before the payload is read."""
+        return self.payload.task if self.payload else ""
+
+    def drop(self) -> None:
+        """Has the engine let go of it."""
+        self.ended = True
+        if self.running is not None:
+            self.running.drop()
 
 
 class Executor:
@@ -58,112 +96,219 @@ class Executor:
         engines: EnginePool,
         leases: LeaseKeeper,
         spool: ChunkSpool,
-        announce: Callable[[bytes], None],
         limits: ExecuteLimits,
         now_ms: Callable[[], int],
+        stats: Stats | None = None,
     ) -> None:
         self._ledger = ledger
         self._desk = desk
         self._engines = engines
         self._leases = leases
         self._spool = spool
-        self._announce = announce
         self._limits = limits
         self._now_ms = now_ms
+        self._stats = stats or Stats()
+        self._slots = Slots(limits.slots)
+        self._runs: dict[bytes, Run] = {}
+        spool.on_lost = self._lost
+        leases.on_cancel = self.cancel
 
     def execute(self, order_hash: bytes) -> None:
-        """Brings an order to its receipt. A redelivered task finds it ended or taken, and does nothing.
+        """Starts an order once there is a slot; it goes on to its receipt by itself.
+
+        A redelivered task finds the order ended or taken, and does nothing.
 
         Raises:
-            EngineFailed: the engine broke down; the order stays unfinished, for a fresh process.
+            Stopping: this process takes on no more jobs; nothing was claimed.
         """
+        self._slots.enter()
         try:
             order = self._open(order_hash)
-            with self._leases.holding(order) as hold:
-                self._finish(order, hold)
         except LostRace as lost:
+            self._slots.leave()
             log.info(Log.RACE_LOST, order_hash=to_hex(order_hash), reason=lost.detail)
             return
-        except EngineFailed:
-            # The pool replaces a broken engine; free the order so that the next task need not wait.
-            self._ledger.orders.release(self._leases.worker, order_hash)
+        except BaseException:
+            self._slots.leave()
             raise
-        finally:
-            self._spool.forget(order_hash)
-        self._announce(order_hash)
+        run = Run(order=order, hold=self._leases.hold(order), started_at_ms=self._now_ms())
+        self._runs[order_hash] = run
+        log.info(
+            Log.JOB_LEASED, order_hash=to_hex(order_hash), trace_id=order.trace_id, attempt=order.attempts
+        )
+        try:
+            self._start(run)
+        except Exception as error:  # noqa: BLE001  # loop edge: whatever broke, the order must end in a receipt
+            self._end(run, error)
+
+    def cancel(self, order_hash: bytes) -> None:
+        """Ends a job at its engine's next step with what it has. Unknown orders are passed over."""
+        run = self._runs.get(order_hash)
+        if run is not None and run.running is not None:
+            run.running.stop()
+
+    @property
+    def running(self) -> int:
+        """Jobs this process works on."""
+        return self._slots.taken
+
+    def close(self) -> None:
+        """Takes on no more jobs. Idempotent."""
+        self._slots.close()
+
+    def hand_over(self, *, timeout_seconds: float) -> int:
+        """Lets jobs end for a while, then leaves the rest, to be resumed elsewhere; gives their number."""
+        self.close()
+        if self._slots.empty(timeout_seconds=timeout_seconds):
+            return 0
+        left = [run for run in list(self._runs.values()) if not run.ended]
+        for run in left:
+            run.drop()
+        # What was handed to the spool before is still stored under our lease.
+        self._spool.flush()
+        for run in left:
+            self._ledger.orders.give_back(self._leases.worker, run.order.order_hash)
+            log.info(
+                Log.JOB_HANDED_OVER, order_hash=to_hex(run.order.order_hash), trace_id=run.order.trace_id
+            )
+            self._leave(run)
+        return len(left)
 
     def _open(self, order_hash: bytes) -> HeldOrder:
+        if order_hash in self._runs:
+            # A lease that is renewed late looks free to a second task; here the job goes on.
+            raise LostRace(ErrorCode.LEASE_LOST, "this process works on it already")
         now_ms = self._now_ms()
         return self._ledger.orders.claim(
             order_hash, self._leases.worker, now_ms=now_ms, until_ms=now_ms + self._leases.lease_ms
         )
 
-    def _finish(self, order: HeldOrder, hold: Hold) -> None:
-        worker = self._leases.worker
-        log.info(
-            Log.JOB_LEASED,
-            order_hash=to_hex(order.order_hash),
-            trace_id=order.trace_id,
-            attempt=order.attempts,
-        )
-        try:
-            self._desk.sign(order.order_hash, worker, self._infer(order, hold))
-        except LeaseLapsed:
-            self._desk.fail(order.order_hash, worker, "lease_lapsed")
-        except (LostRace, EngineFailed):
-            raise
-        except WattError as error:
-            # The caller's making or ours: either way this order ends here, unpaid.
-            self._note_failure(order, error)
-            self._desk.fail(order.order_hash, worker, error.code.value)
-        except Exception as error:  # noqa: BLE001  # loop edge: whatever broke, the order must end in a receipt
-            self._note_failure(order, error)
-            self._desk.fail(order.order_hash, worker, "internal")
-
-    def _infer(self, order: HeldOrder, hold: Hold) -> Work:
-        started_at_ms = self._now_ms()
+    def _start(self, run: Run) -> None:
+        order, now_ms = run.order, run.started_at_ms
         stop_at_ms = order.deadline_ms - self._limits.deadline_margin_ms
         if order.attempts > self._limits.max_attempts:
-            return self._nothing("crashed", started_at_ms)
-        if started_at_ms >= stop_at_ms:
-            return self._nothing("deadline_passed", started_at_ms)
-        hold.check(started_at_ms)
+            return self._end(run, self._nothing(run, "crashed"))
+        if now_ms >= stop_at_ms:
+            return self._end(run, self._nothing(run, "deadline_passed"))
+        run.hold.check(now_ms)
         payload = parse_payload(order.payload)
-        engine = self._engines.engine_for(from_hex(payload.model, 32))
-        seed = seed_of(payload, order.order_hash)
+        run.payload = payload
+        run.seed = seed_of(payload, order.order_hash)
         resume = tuple(
             Chunk(index=kept.index, body=kept.body, token_ids=kept.token_ids)
             for kept in self._ledger.chunks.of(order.order_hash)
         )
-        job = EngineJob(id=order.job_id, payload=payload, seed=seed, stop_at_ms=stop_at_ms, resume=resume)
-        outcome = engine.run(job, lambda chunk: self._keep(order, hold, chunk))
-        profile, reading = engine.profile, outcome.reading
+        run.chunks = len(resume)
+        run.token_ids = [token for chunk in resume for token in chunk.token_ids]
+        job = EngineJob(id=order.job_id, payload=payload, seed=run.seed, stop_at_ms=stop_at_ms, resume=resume)
+        engine = self._engines.engine_for(from_hex(payload.model, 32))
+        run.profile = engine.profile
+        run.running = engine.submit(job, partial(self._hear, run))
+        if run.ended:
+            run.running.drop()
+        elif self._ledger.cancels.among([order.order_hash]):
+            run.running.stop()
+        return None
+
+    def _hear(self, run: Run, event: Chunk | Outcome | Exception) -> None:
+        """On the engine's thread: passes on, and never waits."""
+        if run.ended:
+            return
+        if not isinstance(event, Chunk):
+            self._end(run, self._work(run, event) if isinstance(event, Outcome) else event)
+            return
+        now_ms = self._now_ms()
+        try:
+            run.hold.check(now_ms)
+        except LostRace as lost:
+            self._end(run, lost)
+            return
+        if run.chunks == 0:
+            self._stats.first_token(run.task, now_ms - run.order.accepted_at_ms)
+        run.chunks += 1
+        run.token_ids += event.token_ids
+        self._stats.wrote(len(event.token_ids))
+        self._spool.put(
+            NewChunk(
+                order_hash=run.order.order_hash,
+                index=event.index,
+                body=event.body,
+                token_ids=event.token_ids,
+            )
+        )
+
+    def _end(self, run: Run, how: Work | Exception) -> None:
+        """Ends a job behind its last chunk; the first word counts."""
+        if run.ended:
+            return
+        run.drop()
+        self._spool.then(run.order.order_hash, partial(self._conclude, run, how))
+
+    def _conclude(self, run: Run, how: Work | Exception) -> None:
+        """On the spool's thread: signs, or leaves the order to others."""
+        order_hash, worker = run.order.order_hash, self._leases.worker
+        try:
+            if isinstance(how, Work):
+                self._desk.sign(order_hash, worker, how, run.order)
+                self._stats.ended(run.task, how)
+            elif isinstance(how, LeaseLapsed):
+                self._desk.fail(order_hash, worker, "lease_lapsed")
+            elif isinstance(how, EngineFailed):
+                # The pool replaces a broken engine; free the order so that the next task need not wait.
+                self._note_failure(run.order, how)
+                self._ledger.orders.release(worker, order_hash)
+            elif isinstance(how, LostRace):
+                log.info(Log.RACE_LOST, order_hash=to_hex(order_hash), reason=how.detail)
+            else:
+                # The caller's making or ours: either way this order ends here, unpaid.
+                self._note_failure(run.order, how)
+                self._desk.fail(
+                    order_hash, worker, how.code.value if isinstance(how, WattError) else "internal"
+                )
+        except LostRace as lost:
+            log.info(Log.RACE_LOST, order_hash=to_hex(order_hash), reason=lost.detail)
+        finally:
+            self._leave(run)
+
+    def _leave(self, run: Run) -> None:
+        self._leases.let_go(run.order.order_hash)
+        if self._runs.pop(run.order.order_hash, None) is not None:
+            self._slots.leave()
+
+    def _lost(self, order_hash: bytes) -> None:
+        """The spool could not store a chunk: somebody else has the order, or the disk is full."""
+        run = self._runs.get(order_hash)
+        if run is not None:
+            self._end(
+                run, LostRace(ErrorCode.LEASE_LOST, "a chunk was not stored: the worker lease was lost")
+            )
+
+    def _work(self, run: Run, outcome: Outcome) -> Work:
+        now_ms = self._now_ms()
+        unread = run.chunks == 0 or (run.task == _CHAT and outcome.units_out == 0)
+        if outcome.finish == _CANCELLED and unread:
+            # Nothing was delivered, so nothing is owed, not even the price of a job.
+            return failed_work(_CANCELLED, started_at_ms=run.started_at_ms, finished_at_ms=now_ms)
+        reading = outcome.reading
         return Work(
             finish=outcome.finish,
             failed=False,
-            started_at_ms=started_at_ms,
-            finished_at_ms=self._now_ms(),
+            started_at_ms=run.started_at_ms,
+            finished_at_ms=now_ms,
             units_in=outcome.units_in,
             units_out=outcome.units_out,
             energy_millijoules=reading.energy_millijoules,
             energy_method=reading.energy_method,
             device_microseconds=reading.device_microseconds,
-            engine=profile.engine,
-            torch=profile.torch,
-            dtype=profile.dtype,
-            seed=seed,
+            profile=run.profile,
+            sampling=_sampling(run.payload, outcome),
+            token_ids=tuple(run.token_ids),
+            trace=outcome.trace,
+            seed=run.seed,
         )
 
-    def _keep(self, order: HeldOrder, hold: Hold, chunk: Chunk) -> None:
-        hold.check(self._now_ms())
-        self._spool.put(
-            NewChunk(
-                order_hash=order.order_hash, index=chunk.index, body=chunk.body, token_ids=chunk.token_ids
-            )
-        )
-
-    def _nothing(self, reason: str, now_ms: int) -> Work:
-        return Work(finish=reason, failed=True, started_at_ms=now_ms, finished_at_ms=now_ms)
+    def _nothing(self, run: Run, reason: str) -> Work:
+        return failed_work(reason, started_at_ms=run.started_at_ms, finished_at_ms=run.started_at_ms)
 
     def _note_failure(self, order: HeldOrder, error: Exception) -> None:
         blame = "caller" if isinstance(error, BadRequest) else "node"
@@ -174,3 +319,13 @@ class Executor:
             blame=blame,
             error=type(error).__name__,
         )
+
+
+def _sampling(payload: Payload | None, outcome: Outcome) -> Sampling | None:
+    if not isinstance(payload, ChatPayload):
+        return None
+    return Sampling(
+        temperature_milli=payload.temperature_milli,
+        top_p_milli=payload.top_p_milli,
+        max_tokens=outcome.max_tokens,
+    )

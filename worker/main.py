@@ -8,16 +8,12 @@ celery -A worker.main worker -Q <queue>.settle --pool solo     owns the settler'
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import secrets
 import signal
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery, signals
 
@@ -26,22 +22,20 @@ from marketplace.protocol.signing import Signer
 from marketplace.telemetry import logs
 from marketplace.telemetry.names import Log
 from worker import tasks
-from worker.execute import EnginePool, ExecuteLimits, Executor
 from worker.ledger import Ledger
 from worker.ledger.task_names import infer_queue, settle_queue
 from worker.node.children import end_with_parent
-from worker.node.daemon import Daemon, worker_prefix
+from worker.node.daemon import Daemon
 from worker.node.facts import INFER, SETTLE, Notes
 from worker.node.keys import SETTLER, SIGNING, KeyRing
 from worker.node.link import Identity
 from worker.node.loops import LoopTimes
-from worker.node.offers import Price, ServedModel
+from worker.node.offers import Price
 from worker.node.parts import DaemonOptions
 from worker.node.queue import configure
 from worker.node.rules import Terms
-from worker.receipts import ChunkSpool, LeaseKeeper, ReceiptDesk
-from worker.receipts.hints import publisher
-from worker.settings import NodeSettings
+from worker.process import Engines, InferProcess, load_engines, now_ms
+from worker.settings import NOT_PRICES, NodeSettings
 from worker.settle.limits import SettleLimits
 
 if TYPE_CHECKING:
@@ -50,15 +44,6 @@ if TYPE_CHECKING:
     from worker.settle.step import Settler
 
 log = logs.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Engines:
-    """The loaded engines of an infer process, and what they serve."""
-
-    pool: EnginePool
-    served: tuple[ServedModel, ...]
-    close: Callable[[], None]
 
 
 LoadEngines = Callable[[NodeSettings], Engines]
@@ -146,7 +131,7 @@ def build_app(settings: NodeSettings, load: LoadEngines | None = None) -> Celery
     configure(app, visibility_timeout_seconds=settings.visibility_timeout_seconds)
     process = WorkerProcess(settings, load or load_engines)
     tasks.register(app, execute=process.execute, settle=process.settle)
-    tasks.prepare(app, start=process.start, stop=process.stop)
+    tasks.prepare(app, start=process.start, asked=process.close, stop=process.stop)
 
     def set_up_logging(**_: object) -> None:
         logs.set_up(settings.log_level)
@@ -163,8 +148,7 @@ class WorkerProcess:
         self._load = load
         self._ledger: Ledger | None = None
         self._engines: Engines | None = None
-        self._leases: LeaseKeeper | None = None
-        self._executor: Executor | None = None
+        self._infer: InferProcess | None = None
         self._settler: Settler | None = None
 
     def start(self, queues: set[str]) -> None:
@@ -178,18 +162,23 @@ class WorkerProcess:
             self._settler = _settler(self._settings, self._ledger)
             Notes(self._ledger).report_ready(SETTLE, os.getpid())
 
+    def close(self) -> None:
+        """Takes on no more jobs. Idempotent."""
+        if self._infer is not None:
+            self._infer.executor.close()
+
     def stop(self) -> None:
-        """Stops engines and threads. Idempotent."""
-        if self._leases is not None:
-            self._leases.stop()
+        """Ends or hands over running jobs, then stops engines and threads. Idempotent."""
+        if self._infer is not None:
+            self._infer.stop()
         if self._engines is not None:
             self._engines.close()
 
     def execute(self, order_hash: bytes) -> None:
         """Task `worker.execute`."""
-        if self._executor is None:
+        if self._infer is None:
             raise Broken(ErrorCode.NOT_READY, "this process does not read the infer queue")
-        self._executor.execute(order_hash)
+        self._infer.executor.execute(order_hash)
 
     def settle(self, everything: bool, request: str) -> None:  # noqa: FBT001 - a message's fields
         """Task `worker.settle`; a request is answered whatever came of it."""
@@ -206,67 +195,29 @@ class WorkerProcess:
     def _start_infer(self, ledger: Ledger, queue: str) -> None:
         settings = self._settings
         deployment = _deployment(settings)
-        broker = settings.broker_url.get_secret_value() if settings.broker_url else ""
-        worker = worker_prefix(INFER, os.getpid()) + secrets.token_hex(4)
-        announce = publisher(broker, queue)
         self._engines = self._load(settings)
-        self._leases = LeaseKeeper(ledger, worker, now_ms, lease_ms=settings.worker_lease_ms)
-        self._leases.start()
-        self._executor = Executor(
-            ledger=ledger,
-            desk=ReceiptDesk(ledger, _keys(settings).signer(SIGNING), deployment.domain, now_ms),
+        self._infer = InferProcess(
+            settings,
+            ledger,
+            queue,
             engines=self._engines.pool,
-            leases=self._leases,
-            spool=ChunkSpool(ledger, worker, announce),
-            announce=announce,
-            limits=ExecuteLimits(
-                deadline_margin_ms=settings.deadline_margin_ms, max_attempts=settings.max_attempts
-            ),
+            signer=_keys(settings).signer(SIGNING),
+            domain=deployment.domain,
+            energy=self._engines.energy,
             now_ms=now_ms,
         )
-        Notes(ledger).report_ready(INFER, os.getpid(), self._engines.served)
+        self._infer.start()
+        notes = Notes(ledger)
+        notes.report_ready(INFER, os.getpid(), self._engines.served)
+        self._engines.watch(lambda served: notes.report_ready(INFER, os.getpid(), served))
 
 
-def load_engines(settings: NodeSettings) -> Engines:
-    """Loads the models of the settings; fetches what is not there yet.
+def warm_up() -> None:
+    """Imports what an infer worker needs; called in a spare one before it is told to start."""
+    from worker.inference.warm import import_for  # noqa: PLC0415
 
-    Raises:
-        ModelError: a model that cannot be used.
-        EngineFailed: a model that could not be loaded.
-    """
-    # torch belongs to infer processes alone.
-    from worker.inference.engine import EngineSettings  # noqa: PLC0415
-    from worker.inference.pool import EnginePool as Pool  # noqa: PLC0415
-    from worker.inference.pool import engine_builder  # noqa: PLC0415
-    from worker.models import find  # noqa: PLC0415
-
-    def say(text: str) -> None:
-        log.info(Log.STARTED, name="models", step=text)
-
-    found = {price.model: find(price.model, settings.models_home, say) for price in settings.models}
-    options = EngineSettings(
-        threads=settings.torch_threads, slots=settings.slots, milliwatts_per_core=settings.milliwatts_per_core
-    )
-    pool = Pool(found.values(), engine_builder(options, now_ms=now_ms))
-    pool.load()
-    served = tuple(
-        ServedModel(
-            source=source,
-            model_id=model.model_id,
-            name=model.entry.name if model.entry else model.path.name,
-            task=cast("Any", model.task.value),
-            context_tokens=model.entry.context_tokens if model.entry else _context_tokens(model.path),
-        )
-        for source, model in found.items()
-    )
-    for model in served:
-        log.info(Log.MODEL_LOADED, model=model.name, task=model.task)
-    return Engines(pool=pool, served=served, close=pool.close)
-
-
-def now_ms() -> int:
-    """Unix milliseconds."""
-    return time.time_ns() // 1_000_000
+    settings = NodeSettings()
+    import_for((price.model for price in settings.models), settings.models_home)
 
 
 async def _run(daemon: Daemon) -> None:
@@ -283,12 +234,14 @@ def _options(settings: NodeSettings, deployment: Deployment, queue: str, worker_
         queue=queue,
         broker_url=settings.broker_url.get_secret_value() if settings.broker_url else None,
         child_settings=settings.environment(),
-        prices={price.model: Price(**price.model_dump(exclude={"model"})) for price in settings.models},
+        prices={price.model: Price(**price.model_dump(exclude={*NOT_PRICES})) for price in settings.models},
         slots=settings.slots,
         offer_valid_seconds=settings.offer_valid_seconds,
         grace_seconds=deployment.grace_seconds,
         session_max_age_ms=settings.session_max_age_ms,
         visibility_timeout_seconds=settings.visibility_timeout_seconds,
+        spare_worker=settings.spare_worker,
+        metrics_port=settings.metrics_port,
         start_seconds=settings.start_seconds,
         stop_seconds=settings.stop_seconds,
         drain_seconds=settings.drain_seconds,
@@ -328,7 +281,11 @@ def _settler(settings: NodeSettings, ledger: Ledger) -> Settler:
     if node_id is None:
         raise Broken(ErrorCode.NOT_READY, "this node is not registered yet; start its daemon first")
     limits = SettleLimits(
-        node_id=node_id, policy=settings.policy, collect_min_atoms=settings.collect_min_atoms
+        node_id=node_id,
+        policy=settings.policy,
+        collect_min_atoms=settings.collect_min_atoms,
+        claim_min_atoms=settings.claim_min_atoms,
+        claim_margin_seconds=settings.claim_margin_seconds,
     )
     return build_settler(
         ledger=ledger,
@@ -365,11 +322,6 @@ def _queue_of(settings: NodeSettings, queues: set[str]) -> str:
             ErrorCode.INVALID_REQUEST, "start this worker with -Q <queue>.infer or <queue>.settle"
         )
     return named[0]
-
-
-def _context_tokens(path: Path) -> int:
-    config = json.loads((path / "config.json").read_text())
-    return int(config["max_position_embeddings"])
 
 
 def __getattr__(name: str) -> Any:

@@ -11,21 +11,37 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from marketplace.protocol.due import SettlePolicy
+from worker.inference.engine import Upstream
 
 PREFIX: Final = "WATT_NODE_"
 
 
+# Fields of a model's entry that are no price.
+NOT_PRICES: Final = frozenset({"model", "task", "server", "server_model", "pinned"})
+
+
 class ModelPrice(BaseModel):
-    """One model this node sells. Prices are atoms; `model` is a catalogue name or a directory."""
+    """One model this node sells. Prices are atoms; `model` is a catalogue name or a directory.
+
+    `server` is the address of an OpenAI-compatible server that runs the model's files in place of this node.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field(min_length=1, description="Catalogue name, folder with safetensors, or hub id.")
+    task: str = Field(default="", description="What it is offered for; empty: what it is made for.")
+    server: str = Field(
+        default="",
+        pattern="^(https?://.+)?$",
+        description="http(s)://…/v1 of a server that runs it; empty: this node.",
+    )
+    server_model: str = Field(default="", description="Its name at that server; empty: the first listed.")
     price_per_job_atoms: int = Field(default=0, ge=0, description="Base price of a job.")
     price_in_per_million_atoms: int = Field(default=0, ge=0, description="Price of a million input tokens.")
     price_out_per_million_atoms: int = Field(default=0, ge=0, description="Price of a million output tokens.")
     max_latency_ms: int = Field(default=0, ge=0, lt=1 << 32, description="Latency promise; 0: none.")
     late_discount_bps: int = Field(default=0, ge=0, le=10_000, description="Discount when the promise fails.")
+    pinned: bool = Field(default=False, description="Never leaves memory for another model.")
 
 
 class NodeSettings(BaseSettings):
@@ -57,8 +73,25 @@ class NodeSettings(BaseSettings):
     stake_atoms: int = Field(default=0, ge=0, description="Least stake; never below the registry's minimum.")
     uri: str = Field(default="", max_length=512, description="Where the node describes itself, on-chain.")
     models: tuple[ModelPrice, ...] = Field(default=(), description="Models and prices, as a JSON list.")
+    server_key: SecretStr | None = Field(
+        default=None, description="Bearer key of the servers named in models, if they want one."
+    )
+    server_stall_ms: int = Field(
+        default=60_000, ge=100, description="A server silent for this long has failed; the job is retried."
+    )
     models_dir: Path | None = Field(default=None, description="Model files; data_dir/models when unset.")
-    torch_threads: int = Field(default=1, ge=1, description="Torch threads of each engine.")
+    model_memory_mib: int = Field(
+        default=0, ge=0, description="Memory for models; the one unused for longest makes room. 0: no bound."
+    )
+    rehash_seconds: int = Field(
+        default=3_600, ge=0, description="Hashes the files of served models again this often; 0: never."
+    )
+    torch_threads: int = Field(
+        default=0, ge=0, description="Torch threads of each engine; 0: what a trial at its start finds fast."
+    )
+    memory_percent: int = Field(
+        default=50, ge=1, le=95, description="Share of free memory for an engine's keys and values."
+    )
     milliwatts_per_core: int = Field(
         default=0, ge=0, description="Declared draw of a busy core where no counter can be read."
     )
@@ -69,6 +102,21 @@ class NodeSettings(BaseSettings):
     max_attempts: int = Field(default=3, ge=1, description="Crashed attempts after which a job fails.")
     worker_lease_ms: int = Field(
         default=10_000, ge=400, description="A worker that is silent for this long loses its jobs."
+    )
+    spare_worker: bool = Field(
+        default=True,
+        description="Keep a second worker that has imported everything but no model, to take over at once.",
+    )
+    metrics_port: int = Field(
+        default=0, ge=-1, le=65_535, description="/metrics on loopback; 0: any free port, -1: nowhere."
+    )
+    publish_every_ms: int = Field(
+        default=50, ge=0, description="Chunks of all jobs are stored and sent together this often, at most."
+    )
+    hand_over_ms: int = Field(
+        default=3_000,
+        ge=0,
+        description="A worker asked to stop lets jobs end for this long, then hands over.",
     )
     max_unacknowledged_atoms: int = Field(
         default=5_000_000, ge=0, description="Delivered or running without a voucher, in one session."
@@ -90,6 +138,14 @@ class NodeSettings(BaseSettings):
     settle_every_ms: int = Field(default=15_000, ge=100, description="How often to look for dues.")
     collect_min_atoms: int = Field(
         default=10_000_000, ge=0, description="Collect once earnings reach this; 0: never."
+    )
+    claim_min_atoms: int = Field(
+        default=100_000,
+        ge=0,
+        description="Claim what an expired session owes without a voucher from this sum on; 0: never.",
+    )
+    claim_margin_seconds: int = Field(
+        default=30, ge=0, description="Claim this long before a session's grace is over, or not at all."
     )
     confirmations: int = Field(default=1, ge=1, description="Blocks until a transaction counts as final.")
     broker_url: SecretStr | None = Field(
@@ -146,6 +202,17 @@ class NodeSettings(BaseSettings):
             max_age_ms=self.settle_max_age_ms,
             expiry_margin_seconds=self.settle_expiry_margin_seconds,
         )
+
+    def upstreams(self) -> dict[str, Upstream]:
+        """Servers of the models that are not run here, by the models' names."""
+        key = self.server_key.get_secret_value() if self.server_key else ""
+        return {
+            price.model: Upstream(
+                url=price.server, model=price.server_model, key=key, stall_ms=self.server_stall_ms
+            )
+            for price in self.models
+            if price.server
+        }
 
     def given_keys(self) -> dict[str, str | None]:
         """The node's secrets that were set, by name."""

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from marketplace.protocol.annex import Profile
+from marketplace.protocol.batches import SHORT_ID_BYTES
 from marketplace.protocol.eip712 import Domain
 from marketplace.protocol.errors import ChainTrouble, ErrorCode
 from marketplace.protocol.hexes import keccak, to_hex
 from marketplace.protocol.merkle import request_hash, root
-from marketplace.protocol.messages import Offer, Order, Voucher
+from marketplace.protocol.messages import Offer, Open, Order, Voucher
 from marketplace.protocol.payloads import (
     ChatMessage,
     ChatPayload,
@@ -24,7 +26,7 @@ from marketplace.protocol.payloads import (
 )
 from marketplace.protocol.signing import Signer
 from marketplace.protocol.wire import OrderFrame, Signed
-from worker.inference.engine import Chunk, Emit, EngineJob, Outcome, Profile
+from worker.inference.engine import Chunk, Emit, EngineJob, Outcome, Sink
 from worker.ledger import HeldOffer, HeldReceipt, Ledger
 from worker.metering import Reading
 from worker.node.intake import Intake
@@ -69,17 +71,59 @@ class State:
 
 @dataclass
 class FakeChain:
-    """Sessions by (id, key)."""
+    """Sessions by key and the first 24 bytes of their id, as the escrow keeps them; openings by whole id.
+
+    A session without terms was opened by a contract that shows them to nobody.
+    """
 
     sessions: dict[tuple[bytes, str], State] = field(default_factory=dict)
+    openings: dict[bytes, Open | None] = field(default_factory=dict)
     down: bool = False
     reads: int = 0
+    searches: int = 0
+
+    def put(self, session_id: bytes, state: State, terms: Open | None = None) -> None:
+        """Opens a session of the usual key, or changes it."""
+        self.openings[session_id] = terms or self.openings.get(session_id) or terms_for(session_id)
+        self.sessions[place(session_id)] = state
 
     def session(self, session_id: bytes, key: str) -> Any:
         self.reads += 1
+        self._answer()
+        return self.sessions.get((session_id[:SHORT_ID_BYTES], key))
+
+    def terms_of(self, session_id: bytes) -> Open | None:
+        self.searches += 1
+        self._answer()
+        return self.openings.get(session_id)
+
+    def opened(self, session_id: bytes) -> bool:
+        self.searches += 1
+        self._answer()
+        return session_id in self.openings
+
+    def _answer(self) -> None:
         if self.down:
             raise ChainTrouble(ErrorCode.CHAIN_UNAVAILABLE)
-        return self.sessions.get((session_id, key))
+
+
+def place(session_id: bytes) -> tuple[bytes, str]:
+    """Where the escrow keeps a session of the usual key."""
+    return session_id[:SHORT_ID_BYTES], KEY.address
+
+
+def alias(session_id: bytes, number: int = 0) -> bytes:
+    """Another id that begins as this one; the escrow takes it for the same."""
+    return session_id[:SHORT_ID_BYTES] + number.to_bytes(8, "big")
+
+
+def terms_for(session_id: bytes) -> Open:
+    """Terms whose salt is the session's id, so that fakes know it by them."""
+    ends_at = START_MS // 1000 + 3600
+    return Open(
+        buyer=KEY.address, key=KEY.address, node_id=NODE_ID, amount_atoms=1_000_000,
+        open_before=ends_at, expires_at=ends_at, salt=session_id,
+    )  # fmt: skip
 
 
 def chat_payload(**changes: Any) -> ChatPayload:
@@ -94,27 +138,39 @@ def chat_payload(**changes: Any) -> ChatPayload:
 class Bench:
     """A node's intake, receipts and vouchers over a real ledger, with one open session."""
 
-    def __init__(self, folder: Path, ledger: Ledger | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        ledger: Ledger | None = None,
+        *,
+        chain: Any = None,
+        clock: Any = None,
+        domain: Domain = DOMAIN,
+        node_id: int = NODE_ID,
+    ) -> None:
+        """`chain` may be a real client; then the session in it is for the test to open."""
         self.folder = folder
-        self.clock = Clock()
-        self.chain = FakeChain()
+        self.domain, self.node_id = domain, node_id
+        self.clock = clock or Clock()
+        self.chain = chain or FakeChain()
         self.ledger = ledger or Ledger(f"sqlite:///{folder / 'ledger.db'}")
         self.session_id = b"\x51" * 32
-        self.chain.sessions[(self.session_id, KEY.address)] = State()
+        if isinstance(self.chain, FakeChain):
+            self.chain.put(self.session_id, State())
         self.book = SessionBook(self.ledger, self.chain, self.clock, max_age_ms=30_000)
         self.served: dict[bytes, str] | None = {MODEL_ID: "chat"}
         self.terms = Terms(
-            node_id=NODE_ID,
+            node_id=node_id,
             epoch=1,
-            domain=DOMAIN,
+            domain=domain,
             max_job_ms=900_000,
             max_session_exposed_atoms=100_000,
             max_node_exposed_atoms=200_000,
             max_unfinished=10,
         )
         self.offer = self.sell()
-        self.desk = ReceiptDesk(self.ledger, NODE, DOMAIN, self.clock)
-        self.vouchers = VoucherDesk(self.ledger, self.book, DOMAIN, self.clock, node_id=NODE_ID)
+        self.desk = ReceiptDesk(self.ledger, NODE, domain, self.clock)
+        self.vouchers = VoucherDesk(self.ledger, self.book, domain, self.clock, node_id=node_id)
         self.intake = self.open_intake()
 
     def open_intake(self, **terms: Any) -> Intake:
@@ -129,7 +185,7 @@ class Bench:
 
     def sell(self, **changes: Any) -> Offer:
         values: dict[str, Any] = {
-            "node_id": NODE_ID,
+            "node_id": self.node_id,
             "model_id": MODEL_ID,
             "price_per_job_atoms": 1_000,
             "price_in_per_million_atoms": 0,
@@ -143,10 +199,10 @@ class Bench:
         offer = Offer(**values | changes)
         self.ledger.offers.put(
             HeldOffer(
-                offer_hash=offer.digest(DOMAIN),
+                offer_hash=offer.digest(self.domain),
                 model_id=offer.model_id,
                 message=offer.encode(),
-                signature=NODE.sign(offer, DOMAIN),
+                signature=NODE.sign(offer, self.domain),
                 valid_until=offer.valid_until,
             )
         )
@@ -166,7 +222,7 @@ class Bench:
         values: dict[str, Any] = {
             "session_id": self.session_id,
             "seq": seq,
-            "offer_hash": self.offer.digest(DOMAIN),
+            "offer_hash": self.offer.digest(self.domain),
             "request_hash": request_hash(salt, data),
             "max_amount_atoms": 2_000,
             "issued_at_ms": self.clock.ms,
@@ -177,7 +233,7 @@ class Bench:
         return OrderFrame(
             job_id=f"job_{seq}",
             trace_id=f"{seq:032x}",
-            order=Signed(message=order.encode(), signature=signer.sign(order, DOMAIN)),
+            order=Signed(message=order.encode(), signature=signer.sign(order, self.domain)),
             salt=salt,
             payload=data,
             lease_until_ms=self.clock.ms + lease_ms,
@@ -187,12 +243,12 @@ class Bench:
         """Takes an order; gives its hash."""
         return self.intake.take(self.frame(seq, **changes), GATEWAY).order_hash
 
-    def receipt(self, seq: int, *, failed: bool = False) -> HeldReceipt:
+    def receipt(self, seq: int, *, failed: bool = False, **work: Any) -> HeldReceipt:
         """Takes an order and signs its receipt: 3 output tokens, 1,003 atoms, or none when failed."""
         order_hash = self.take(seq)
         if failed:
             return self.desk.fail(order_hash, None, "internal")
-        return self.desk.sign(order_hash, None, self.work())
+        return self.desk.sign(order_hash, None, self.work(**work))
 
     def work(self, **changes: Any) -> Work:
         values: dict[str, Any] = {
@@ -215,7 +271,19 @@ class Bench:
             amount_atoms=amount_atoms,
             receipts_root=root(digests),
         )
-        return voucher.encode(), signer.sign(voucher, DOMAIN)
+        return voucher.encode(), signer.sign(voucher, self.domain)
+
+
+class TinyRunning:
+    """A job of a `TinyEngine`."""
+
+    stopping = dropped = False
+
+    def stop(self) -> None:
+        self.stopping = True
+
+    def drop(self) -> None:
+        self.dropped = True
 
 
 class TinyEngine:
@@ -246,15 +314,31 @@ class TinyEngine:
         word = to_hex(keccak(seed.to_bytes(8, "big"))[:2])
         return [text_chunk(f"{word} {i} ") for i in range(self.words)] + [finish_chunk("stop")]
 
-    def run(self, job: EngineJob, emit: Emit) -> Outcome:
+    def submit(self, job: EngineJob, sink: Sink) -> TinyRunning:
+        """Runs the job on the caller's thread; like an engine, it looks between chunks whether to go on."""
+        running = TinyRunning()
+        try:
+            sink(self.run(job, sink, running))
+        except Exception as error:  # noqa: BLE001 - as an engine does
+            sink(error)
+        return running
+
+    def run(self, job: EngineJob, emit: Emit, running: TinyRunning | None = None) -> Outcome:
         with self.lock:
             self.runs += 1
         bodies = self.bodies(job.seed)
         assert [c.body for c in job.resume] == bodies[: len(job.resume)]
-        for index in range(len(job.resume), len(bodies)):
-            self.before_chunk(index)
-            emit(Chunk(index=index, body=bodies[index], token_ids=(index,)))
         reading = Reading(device_microseconds=10, energy_millijoules=2, energy_method="model")
+        for index in range(len(job.resume), len(bodies)):
+            if running and running.stopping:
+                emit(Chunk(index=index, body=finish_chunk("cancelled")))
+                return Outcome(
+                    finish="cancelled", units_in=5 if index else 0, units_out=index, reading=reading
+                )
+            self.before_chunk(index)
+            if running and running.dropped:
+                break
+            emit(Chunk(index=index, body=bodies[index], token_ids=(index,)))
         return Outcome(finish="stop", units_in=5, units_out=self.words, reading=reading)
 
 

@@ -1,30 +1,21 @@
-"""`watt node`: run a node, look at it, drain it, settle, count earnings."""
+"""`watt node`: run a node, look at it, watch it, drain it, settle, count earnings and claims."""
 
 from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from worker.cli.common import AsJson, DataDir, Timeout, explained, fail, read_settings, wait
 
 if TYPE_CHECKING:
     from worker.settings import NodeSettings
 
 app = typer.Typer(no_args_is_help=True, help="Run a provider's node and get paid for inference.")
-
-_POLL_SECONDS: Final = 0.25
-
-DataDir = Annotated[
-    Path | None,
-    typer.Option("--data-dir", help="The node's folder. [WATT_NODE_DATA_DIR]", show_default=False),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Timeout = Annotated[int, typer.Option("--timeout", min=1, help="Seconds to wait.")]
 
 
 @app.command()
@@ -53,8 +44,8 @@ def start(
     """
     from worker.main import run_daemon
 
-    with _explained():
-        settings = _settings(
+    with explained():
+        settings = read_settings(
             data_dir=data_dir, rpc_url=rpc_url, deployment_path=deployment_path, gateway_url=gateway_url
         )
         raise typer.Exit(run_daemon(settings))
@@ -66,9 +57,25 @@ def status(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
     Example: watt node status --json
     """
-    with _explained():
-        found = _status(_settings(data_dir=data_dir))
+    with explained():
+        found = _status(read_settings(data_dir=data_dir))
     _print(found, as_json=as_json)
+
+
+@app.command()
+def top(
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+    every: Annotated[float, typer.Option("--every", min=0.2, help="Seconds between looks.")] = 1.0,
+) -> None:
+    """Show the node live: queue, batch, tokens/s, first token, memory, temperature, energy; Ctrl-C ends it.
+
+    Example: watt node top --json
+    """
+    from worker.cli.top import show
+
+    with explained():
+        show(read_settings(data_dir=data_dir), as_json=as_json, seconds=every)
 
 
 @app.command()
@@ -80,12 +87,12 @@ def drain(data_dir: DataDir = None, timeout: Timeout = 900) -> None:
     from worker.ledger import Ledger
     from worker.node.facts import Notes, read_running
 
-    with _explained():
-        settings = _settings(data_dir=data_dir)
+    with explained():
+        settings = read_settings(data_dir=data_dir)
         running = read_running(_run_file(settings))
         Notes(Ledger(settings.ledger)).ask_drain()
-        if not _wait(lambda: not _alive(running.pid), timeout):
-            _fail(f"the node still runs after {timeout} s", "Wait, or stop it with Ctrl-C in its terminal.")
+        if not wait(lambda: not _alive(running.pid), timeout):
+            fail(f"the node still runs after {timeout} s", "Wait, or stop it with Ctrl-C in its terminal.")
     typer.echo("drained and stopped")
 
 
@@ -100,8 +107,8 @@ def settle(data_dir: DataDir = None, timeout: Timeout = 120, as_json: AsJson = F
     from worker.node.loops import SettleTrigger
     from worker.node.queue import TaskQueue
 
-    with _explained():
-        settings = _settings(data_dir=data_dir)
+    with explained():
+        settings = read_settings(data_dir=data_dir)
         running = read_running(_run_file(settings))
         ledger = Ledger(settings.ledger)
         queue = TaskQueue(
@@ -109,27 +116,39 @@ def settle(data_dir: DataDir = None, timeout: Timeout = 120, as_json: AsJson = F
         )
         trigger = SettleTrigger(ledger, queue, every_ms=settings.settle_every_ms)
         request = trigger.settle_all()
-        if not _wait(lambda: trigger.done(request), timeout):
-            _fail(f"not answered within {timeout} s", "See the node's log; the request stays queued.")
+        if not wait(lambda: trigger.done(request), timeout):
+            fail(f"not answered within {timeout} s", "See the node's log; the request stays queued.")
         found = _earnings(settings)
     _print(found, as_json=as_json)
 
 
 @app.command()
 def earnings(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Show what was earned, is vouchered, is owed, and was settled. Amounts are atoms.
+    """Show what was earned, is vouchered, is owed, is claimed, and was settled. Amounts are atoms.
 
     Example: watt node earnings --json
     """
-    with _explained():
-        found = _earnings(_settings(data_dir=data_dir))
+    with explained():
+        found = _earnings(read_settings(data_dir=data_dir))
     _print(found, as_json=as_json)
 
 
-def _settings(**overrides: Any) -> NodeSettings:
-    from worker.settings import NodeSettings
+@app.command()
+def claims(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Show what was claimed without a voucher: pending, held, final at. Amounts are atoms.
 
-    return NodeSettings.read(**overrides)
+    Example: watt node claims --json
+    """
+    with explained():
+        found = _claims(read_settings(data_dir=data_dir))
+    if as_json:
+        typer.echo(json.dumps({"claims": found}, indent=2))
+        return
+    for claim in found:
+        _print(claim | {"final_at": _time(claim["final_at"])}, as_json=False)
+        typer.echo()
+    if not found:
+        typer.echo("no claims")
 
 
 def _status(settings: NodeSettings) -> dict[str, Any]:
@@ -142,6 +161,7 @@ def _status(settings: NodeSettings) -> dict[str, Any]:
     return {
         "node_id": notes.node_id,
         "running": _is_running(settings),
+        "metrics_url": _metrics_url(settings),
         "draining": notes.draining,
         "models": [
             {"name": model.name, "task": model.task, "model_id": to_hex(model.model_id)}
@@ -157,23 +177,59 @@ def _earnings(settings: NodeSettings) -> dict[str, Any]:
     from worker.ledger import Ledger
 
     ledger = Ledger(settings.ledger)
-    vouchers = ledger.vouchers.all()
-    sessions = ledger.sessions.many(voucher.session_id for voucher in vouchers)
+    vouchers, claims = ledger.vouchers.all(), ledger.claims.all()
+    sessions = ledger.sessions.many({v.session_id for v in vouchers} | {c.session_id for c in claims})
     settled = sum(session.paid_atoms for session in sessions.values())
     totals = ledger.receipts.totals()
     return {
         "jobs": totals["receipts"],
         "billed_atoms": totals["receipts_atoms"],
         "waived_atoms": totals["waived_atoms"],
-        "owed_without_voucher_atoms": totals["open_atoms"],
+        "owed_without_voucher_atoms": totals["open_atoms"] - ledger.claims.covered_atoms(),
+        "claimed_atoms": sum(claim.pending_atoms for claim in claims),
+        "held_atoms": sum(claim.held_atoms for claim in claims),
         "vouchered_atoms": sum(voucher.amount_atoms for voucher in vouchers),
         "settled_atoms": settled,
         "given_up_sessions": sum(1 for voucher in vouchers if voucher.settled and voucher.skipped),
     }
 
 
+def _claims(settings: NodeSettings) -> list[dict[str, Any]]:
+    from marketplace.protocol.hexes import to_hex
+    from worker.ledger import Ledger
+
+    return [
+        {
+            "session_id": to_hex(claim.session_id),
+            "stage": claim.stage.value,
+            "through_seq": claim.through_seq,
+            "claimed_atoms": claim.claimed_atoms,
+            "pending_atoms": claim.pending_atoms,
+            "held_atoms": claim.held_atoms,
+            "paid_since_atoms": claim.paid_atoms,
+            "final_at": claim.final_at,
+        }
+        for claim in Ledger(settings.ledger).claims.all()
+    ]
+
+
+def _time(unix_seconds: int) -> str:
+    return datetime.fromtimestamp(unix_seconds, UTC).isoformat() if unix_seconds else "not on the chain yet"
+
+
 def _run_file(settings: NodeSettings) -> Path:
     return settings.data_dir / "run" / "daemon.json"
+
+
+def _metrics_url(settings: NodeSettings) -> str | None:
+    from marketplace.protocol.errors import BadRequest
+    from worker.node.facts import read_running
+
+    try:
+        port = read_running(_run_file(settings)).metrics_port
+    except BadRequest:
+        return None
+    return f"http://127.0.0.1:{port}/metrics" if port else None
 
 
 def _is_running(settings: NodeSettings) -> bool:
@@ -195,15 +251,6 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _wait(done: Any, timeout_seconds: int) -> bool:
-    deadline = time.monotonic() + timeout_seconds
-    while not done():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_POLL_SECONDS)
-    return True
-
-
 def _print(found: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(found, indent=2))
@@ -213,26 +260,3 @@ def _print(found: dict[str, Any], *, as_json: bool) -> None:
         if isinstance(value, list):
             shown = ", ".join(f"{item['name']} ({item['task']})" for item in value) or "none"
         typer.echo(f"{name.replace('_', ' ')}: {shown}")
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Turns errors into one sentence and a remedy."""
-    from pydantic import ValidationError
-
-    from marketplace.protocol.errors import WattError
-
-    try:
-        yield
-    except WattError as error:
-        _fail(error.detail, error.spec.hint)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        name = "_".join(str(part) for part in first["loc"][:1])
-        _fail(f"setting {name}: {first['msg']}", f"Correct WATT_NODE_{name.upper()}.")
-
-
-def _fail(detail: str, hint: str) -> None:
-    typer.secho(f"error: {detail}", fg=typer.colors.RED, err=True)
-    typer.echo(f"hint: {hint}", err=True)
-    raise typer.Exit(1)

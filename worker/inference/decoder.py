@@ -11,13 +11,16 @@ from torch import Tensor
 
 from marketplace.protocol.payloads import ChatPayload
 from worker.inference.engine import EngineSettings, Finish, Outcome
+from worker.inference.fit import free_bytes, token_budget, usable_cores
 from worker.inference.host import Ticket
 from worker.inference.pace import Pace
+from worker.inference.prefixes import Prefixes
 from worker.inference.prompt import ChatTokenizer
 from worker.inference.ragged import KvCache, RaggedModel
-from worker.inference.sampling import choose
 from worker.inference.stream import ChunkStream, TextBuffer
 from worker.metering import StepMeter, Tally
+from worker.proofs.sampling import choose
+from worker.proofs.trace import TraceWriter
 
 # Replayed tokens attend one by one; so many at a time keep the other answers moving.
 _REPLAY_BLOCK: Final = 64
@@ -33,6 +36,10 @@ class Answering:
     replay: list[int]
     stream: ChunkStream
     cache: KvCache
+    max_tokens: int
+    trace: TraceWriter
+    # How an earlier run ended: its tokens are computed again for their trace only.
+    known: Finish | None = None
     finish: Finish | None = None
     # The token chosen last, still to be computed; none while prompt or replay are.
     chosen: int | None = None
@@ -63,12 +70,26 @@ class Decoder:
         self._pace = Pace(now_ms)
         self._waiting: deque[Answering] = deque()
         self._running: list[Answering] = []
+        self._budget = settings.max_batch_tokens
+        self.threads = settings.threads or 1
         self.dtype = ""
 
     def start(self) -> None:
         """Loads the weights."""
         self._model = self._open_model()
         self.dtype = self._model.dtype
+        if not self._settings.threads:
+            self.threads = self._model.choose_threads(usable_cores())
+        if not self._budget:
+            free = free_bytes(self._settings.device)
+            self._budget = token_budget(
+                self._model.bytes_per_token, free, percent=self._settings.memory_percent
+            )
+        kept = self._budget * self._settings.prefix_percent // 100
+        self._prefixes = Prefixes(kept)
+        self._budget -= kept
+        # What could never run is refused at once; an answer is clipped to what is left for it.
+        self._tokenizer.limit(self._budget)
 
     def admit(self, ticket: Ticket) -> None:
         """Prepares a job; it waits until the batch has room."""
@@ -77,8 +98,8 @@ class Decoder:
         except Exception as error:  # noqa: BLE001  # loop edge: a job's fault must not end the engine
             ticket.put(error)
             return
-        if answering.finish:
-            self._end(answering, answering.finish)
+        if answering.known and not answering.replay:
+            self._end(answering, answering.known)
         else:
             self._waiting.append(answering)
 
@@ -106,22 +127,30 @@ class Decoder:
             chunk_ms=self._settings.chunk_ms,
             now_ms=self._now_ms,
         )
-        finish = stream.resume(job.id, job.resume)
+        known = stream.resume(job.id, job.resume)
+        replay = [token for chunk in job.resume for token in chunk.token_ids]
         return Answering(
             ticket=ticket,
             payload=prompt.payload,
             prompt=prompt.tokens,
-            replay=[token for chunk in job.resume for token in chunk.token_ids],
+            replay=replay,
             stream=stream,
             cache=KvCache(len(prompt.tokens) + prompt.max_tokens),
-            finish=finish,
+            max_tokens=prompt.max_tokens,
+            trace=TraceWriter(replay),
+            known=known,
         )
 
     def _leave(self) -> None:
-        """Lets go of cancelled jobs, ends those out of time."""
+        """Lets go of dropped jobs, ends those to be stopped or out of time."""
         for one in [*self._running, *self._waiting]:
-            if _goes_on(one) and self._pace.is_late(one.ticket.job.stop_at_ms):
-                self._end(one, "deadline")
+            if not _goes_on(one):
+                continue
+            # An answer that has its end already only waits for its trace.
+            if one.ticket.stopping and not one.known:
+                self._end(one, "cancelled")
+            elif self._pace.is_late(one.ticket.job.stop_at_ms):
+                self._end(one, one.known or "deadline")
         self._running = [one for one in self._running if _goes_on(one)]
         self._waiting = deque(one for one in self._waiting if _goes_on(one))
 
@@ -130,7 +159,7 @@ class Decoder:
         taken = sum(one.cache.capacity for one in self._running)
         while self._waiting and len(self._running) < self._settings.slots:
             taken += self._waiting[0].cache.capacity
-            if taken > self._settings.max_batch_tokens:
+            if taken > self._budget:
                 return
             self._running.append(self._waiting.popleft())
 
@@ -139,20 +168,40 @@ class Decoder:
         budget = self._settings.prompt_block
         for one in self._running:
             while one.chosen is None and one.finish is None and budget > 0:
+                self._reuse(one)
                 tokens, logits = self._read_block(one)
                 budget -= tokens
                 if one.cache.length == len(one.prompt) + len(one.replay):
-                    self._choose(one, logits)
+                    if one.known:
+                        one.finish = one.known
+                    else:
+                        self._choose(one, logits)
                 yield one.ticket.tally, tokens
+
+    def _reuse(self, one: Answering) -> None:
+        """Copies the blocks that another job has read; the last is computed, for its scores."""
+        size = self._settings.prompt_block
+        while (end := one.cache.length + size) < len(one.prompt):
+            block = self._prefixes.find(one.prompt[:end])
+            if block is None:
+                return
+            self._model.restore(one.cache, block)
 
     def _read_block(self, one: Answering) -> tuple[int, Tensor]:
         done = one.cache.length
         # Blocks start at multiples of their size: what else is running never moves their borders.
         if done < len(one.prompt):
             block = one.prompt[done : done + self._settings.prompt_block]
-            return len(block), self._model.prompt_block(one.cache, block)
+            logits = self._model.prompt_block(one.cache, block)
+            if len(block) == self._settings.prompt_block:
+                self._prefixes.keep(one.prompt[: one.cache.length], self._model.copy_of(one.cache, done))
+            if one.cache.length == len(one.prompt):
+                one.trace.see(self._model.hidden[-1:].clone())
+            return len(block), logits
         block = one.replay[done - len(one.prompt) :][:_REPLAY_BLOCK]
-        return len(block), self._model.replay(one.cache, block)
+        logits = self._model.replay(one.cache, block)
+        one.trace.see(self._model.hidden)
+        return len(block), logits
 
     def _write(self) -> Iterable[tuple[Tally, int]]:
         writing = [
@@ -161,7 +210,9 @@ class Decoder:
         if not writing:
             return
         logits = self._model.decode([one.cache for one, _ in writing], [token for _, token in writing])
-        for (one, _), row in zip(writing, logits, strict=True):
+        hidden = self._model.hidden.cpu()
+        for i, ((one, _), row) in enumerate(zip(writing, logits, strict=True)):
+            one.trace.see(hidden[i : i + 1])
             self._choose(one, row)
             yield one.ticket.tally, 1
 
@@ -173,6 +224,7 @@ class Decoder:
             seed=one.ticket.job.seed,
             position=one.stream.count,
         )
+        one.trace.chose(one.chosen)
         one.finish = one.stream.feed(one.chosen)
 
     def _send(self) -> None:
@@ -193,6 +245,8 @@ class Decoder:
                 units_in=one.units_in,
                 units_out=one.stream.count,
                 reading=one.ticket.tally.reading(self._meter.method),
+                max_tokens=one.max_tokens,
+                trace=one.trace.end(),
             )
         )
 

@@ -1,81 +1,60 @@
-"""The embedding engine: sentence models that pool by mean, texts of many jobs in one batch."""
+"""`embed`: sentence models that pool by mean."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Final
 
-import torch
-
-from marketplace.protocol.hexes import to_hex
-from marketplace.protocol.payloads import EmbedPayload, Payload
-from worker.inference.embedder import Embedder, EmbeddingModel
-from worker.inference.engine import Emit, EngineJob, EngineSettings, Outcome, Profile
-from worker.inference.errors import EmptyInput, ModelNotServed, WrongTask
-from worker.inference.host import EngineThread
-from worker.metering import EnergySource, StepMeter, cpu_clock
+from marketplace.protocol.answers import embeddings_chunk
+from marketplace.protocol.payloads import EmbedPayload
+from worker.inference.batch import Item, RowTask
+from worker.inference.embedder import EmbeddingModel
+from worker.inference.engine import EngineSettings
+from worker.inference.errors import EmptyInput
 from worker.models import ModelDir
 
 # Raised when a change of code changes vectors.
 _VERSION = 1
+# A batch of so many texts tells which number of threads is fast.
+_TRIAL_ROWS: Final = 16
+_TRIAL_TOKENS: Final = 8
 
 
-class EmbedEngine:
-    """Embeds texts of many jobs at once; an `Engine`."""
+class EmbedTask(RowTask):
+    """Unit vectors of texts. Texts of any length share a batch: padding costs no accuracy."""
 
-    def __init__(
-        self,
-        model: ModelDir,
-        settings: EngineSettings,
-        *,
-        energy: EnergySource,
-        now_ms: Callable[[], int],
-    ) -> None:
-        self._model_id = to_hex(model.model_id)
-        self._settings = settings
+    payload = EmbedPayload
+    uniform = False
+
+    def __init__(self, model: ModelDir, settings: EngineSettings) -> None:
         self._model = EmbeddingModel(model.path, device=settings.device)
-        self._embedder = Embedder(
-            self._model,
-            budget=settings.embed_batch_tokens,
-            meter=StepMeter(energy, cpu_clock=cpu_clock(settings.threads)),
-            now_ms=now_ms,
-        )
-        self._thread = EngineThread(f"embed-{self._model_id[:10]}", self._embedder, threads=settings.threads)
+        self._batch_tokens = settings.embed_batch_tokens
 
     @property
-    def profile(self) -> Profile:
-        """Versions and shapes behind the results."""
-        engine = f"wattline-embed-{_VERSION}/batch{self._settings.embed_batch_tokens}"
-        return Profile(engine=engine, torch=torch.__version__, dtype=self._model.dtype)
-
-    @property
-    def alive(self) -> bool:
-        """Whether jobs can be run."""
-        return self._thread.alive
+    def profile(self) -> tuple[str, str]:
+        """Version and batch size decide rounding."""
+        return f"embed-{_VERSION}/batch{self._batch_tokens}", self._model.dtype
 
     def load(self) -> None:
-        """Reads the weights; returns when jobs can run. Raises `EngineFailed`."""
-        self._thread.load()
+        """Reads the weights."""
+        self._model.load()
 
-    def units_in(self, payload: Payload) -> int:
-        """Tokens of all texts as the model reads them: longer texts count up to its limit."""
-        return sum(len(tokens) for tokens in self._model.encode(_texts(payload)))
+    def items(self, payload: EmbedPayload) -> list[Item]:
+        """Tokens of each text as the model reads them: longer texts are cut at its limit."""
+        for place, text in enumerate(payload.input):
+            if not text.strip():
+                raise EmptyInput(f"input.{place}")
+        rows = self._model.encode(payload.input)
+        return [Item(units=len(row), cost=len(row), data=row) for row in rows]
 
-    def run(self, job: EngineJob, emit: Emit) -> Outcome:
-        """Embeds, handing at most 16 vectors at a time to `emit` on this thread."""
-        if job.payload.model != self._model_id:
-            raise ModelNotServed(job.payload.model)
-        _texts(job.payload)
-        return self._thread.run(job, emit)
+    def compute(self, items: Sequence[list[int]]) -> list[bytes]:
+        """Unit vectors, little-endian float32."""
+        return self._model.vectors(items)
 
-    def close(self) -> None:
-        """Stops; jobs still running fail. Idempotent."""
-        self._thread.close()
+    def trial(self) -> list[list[int]]:
+        """A batch of short texts."""
+        return [[0] * _TRIAL_TOKENS] * _TRIAL_ROWS
 
-
-def _texts(payload: Payload) -> tuple[str, ...]:
-    if not isinstance(payload, EmbedPayload):
-        raise WrongTask(payload.task, "embed")
-    for place, text in enumerate(payload.input):
-        if not text.strip():
-            raise EmptyInput(f"input.{place}")
-    return payload.input
+    def chunk(self, first_index: int, results: Sequence[bytes]) -> bytes:
+        """Vectors in base64."""
+        return embeddings_chunk(first_index, results)

@@ -53,3 +53,33 @@ class EngineFailed(Broken):
 
     def __init__(self, reason: str) -> None:
         super().__init__(ErrorCode.NODE_FAILED, f"the engine stopped: {reason}")
+
+
+class BadImage(BadRequest):
+    """An image that is none, or too large."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(ErrorCode.INVALID_REQUEST, f"{where}: {reason}", param=where)
+
+
+class UpstreamRefused(BadRequest):
+    """The server that runs the model does not take this request."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(ErrorCode.UNSUPPORTED, f"the model's server refused the request ({status})")
+
+
+class ModelChanged(Broken):
+    """The model's files are not the ones its id stands for; nothing more is run on them."""
+
+    def __init__(self, model: str, why: str) -> None:
+        super().__init__(ErrorCode.NODE_FAILED, f"model {model} is not run any more: {why}", model=model)
+
+
+class ModelRefused(EngineFailed):
+    """A model that would not be run right; serve another, or this one from a server of its own."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(
+            f"this model has {found}, which is not supported; serve a decoder with full or sliding attention"
+        )

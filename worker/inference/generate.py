@@ -7,19 +7,23 @@ from functools import partial
 
 import torch
 
+from marketplace.protocol.annex import Profile
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.payloads import Payload
 from worker.inference.decoder import Decoder
-from worker.inference.engine import Emit, EngineJob, EngineSettings, Outcome, Profile
+from worker.inference.engine import Emit, EngineJob, EngineSettings, Outcome, Running, Sink
 from worker.inference.errors import ModelNotServed
 from worker.inference.host import EngineThread
 from worker.inference.prompt import ChatTokenizer
 from worker.inference.ragged import RaggedModel
 from worker.metering import EnergySource, StepMeter, cpu_clock
 from worker.models import ModelDir
+from worker.proofs import fingerprint, sampling
+from worker.proofs.calibration import shipped_hash
+from worker.proofs.device import device_class
 
 # Raised when a change of code changes tokens or their bits.
-_VERSION = 1
+_VERSION = 2
 
 
 class ChatEngine:
@@ -35,12 +39,13 @@ class ChatEngine:
     ) -> None:
         self._model_id = to_hex(model.model_id)
         self._settings = settings
-        self._tokenizer = ChatTokenizer(model.path, context_tokens=settings.max_batch_tokens)
+        self._model = model
+        self._tokenizer = ChatTokenizer(model.path)
         self._decoder = Decoder(
             partial(RaggedModel, model.path, device=settings.device, tile_rows=settings.tile_rows),
             self._tokenizer,
             settings,
-            meter=StepMeter(energy, cpu_clock=cpu_clock(settings.threads)),
+            meter=StepMeter(energy, cpu_clock=lambda: cpu_clock(self._decoder.threads)()),
             now_ms=now_ms,
         )
         self._thread = EngineThread(f"chat-{self._model_id[:10]}", self._decoder, threads=settings.threads)
@@ -48,9 +53,9 @@ class ChatEngine:
     @property
     def profile(self) -> Profile:
         """Versions and shapes behind the results."""
-        shapes = f"tile{self._settings.tile_rows}/block{self._settings.prompt_block}"
-        engine = f"wattline-chat-{_VERSION}/{shapes}/gumbel1"
-        return Profile(engine=engine, torch=torch.__version__, dtype=self._decoder.dtype)
+        return chat_profile(
+            self._model, self._settings, dtype=self._decoder.dtype, threads=self._decoder.threads
+        )
 
     @property
     def alive(self) -> bool:
@@ -71,6 +76,29 @@ class ChatEngine:
             raise ModelNotServed(job.payload.model)
         return self._thread.run(job, emit)
 
+    def submit(self, job: EngineJob, sink: Sink) -> Running:
+        """Generates, handing chunks and the outcome to `sink` on the engine's thread."""
+        if job.payload.model != self._model_id:
+            raise ModelNotServed(job.payload.model)
+        return self._thread.submit(job, sink)
+
     def close(self) -> None:
         """Stops; jobs still running fail. Idempotent."""
         self._thread.close()
+
+
+def chat_profile(model: ModelDir, settings: EngineSettings, *, dtype: str, threads: int) -> Profile:
+    """What decides the bits of an engine with these settings on this machine."""
+    bare = Profile(
+        engine=f"wattline-chat-{_VERSION}",
+        torch=torch.__version__,
+        dtype=dtype,
+        tile_rows=settings.tile_rows,
+        prompt_block=settings.prompt_block,
+        threads=threads,
+        sampler=sampling.SCHEME,
+        trace=fingerprint.SCHEME,
+        template=model.manifest.chat_template or "",
+        device=device_class(settings.device),
+    )
+    return bare.model_copy(update={"calibration": shipped_hash(to_hex(model.model_id), bare)})

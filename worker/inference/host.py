@@ -4,31 +4,59 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 
-from worker.inference.engine import Chunk, Emit, EngineJob, Outcome
+from worker.inference.engine import Chunk, Emit, EngineJob, Outcome, Running, Sink
 from worker.inference.errors import EngineFailed
 from worker.metering import Tally
 
 
 class Ticket:
-    """One job inside an engine. The engine puts events in, the caller's thread takes them out."""
+    """One job inside an engine; a `Running`. The engine puts events in, the sink gets them.
 
-    def __init__(self, job: EngineJob) -> None:
+    `cancelled` and `stopping` are looked at between steps.
+    """
+
+    def __init__(self, job: EngineJob, sink: Sink, dropped: Callable[[], None] = lambda: None) -> None:
         self.job = job
         self.tally = Tally()
         self.cancelled = False
-        self._events: queue.SimpleQueue[Chunk | Outcome | Exception] = queue.SimpleQueue()
+        self.stopping = False
+        self._sink = sink
+        self._dropped = dropped
 
     def put(self, event: Chunk | Outcome | Exception) -> None:
-        """Adds what happened; an outcome or an error is the last."""
-        self._events.put(event)
+        """Passes on what happened; an outcome or an error is the last."""
+        self._sink(event)
 
-    def take(self) -> Chunk | Outcome | Exception:
-        """Waits for the next event."""
-        return self._events.get()
+    def stop(self) -> None:
+        """Ends the job at the next step; what it has is sent. Idempotent."""
+        self.stopping = True
+
+    def drop(self) -> None:
+        """Lets go of the job at the next step; nothing more is sent. Idempotent."""
+        self.cancelled = True
+        self._dropped()
+
+
+def waited(submit: Callable[[EngineJob, Sink], Running], job: EngineJob, emit: Emit) -> Outcome:
+    """Submits a job and passes its chunks to `emit`, on this thread, until it ends."""
+    events: queue.SimpleQueue[Chunk | Outcome | Exception] = queue.SimpleQueue()
+    running = submit(job, events.put)
+    try:
+        while True:
+            event = events.get()
+            if isinstance(event, Exception):
+                raise event
+            if isinstance(event, Outcome):
+                return event
+            emit(event)
+    finally:
+        # Also when `emit` raised: the engine drops the sequence at its next step.
+        running.drop()
 
 
 class Stepper(Protocol):
@@ -56,6 +84,7 @@ class EngineThread:
         self._loaded = threading.Event()
         self._closing = False
         self._dead: str | None = None
+        self._refused: EngineFailed | None = None
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
 
     @property
@@ -68,24 +97,35 @@ class EngineThread:
         self._thread.start()
         self._loaded.wait()
         if self._dead is not None:
-            raise EngineFailed(self._dead)
+            raise self._refused or EngineFailed(self._dead)
 
     def run(self, job: EngineJob, emit: Emit) -> Outcome:
         """Submits a job and passes its chunks to `emit` until it ends."""
-        ticket = self._submit(job)
-        try:
-            while True:
-                event = ticket.take()
-                if isinstance(event, Exception):
-                    raise event
-                if isinstance(event, Outcome):
-                    return event
-                emit(event)
-        finally:
-            # Also when `emit` raised: the engine drops the sequence at its next step.
-            ticket.cancelled = True
+        return waited(self.submit, job, emit)
+
+    def submit(self, job: EngineJob, sink: Sink) -> Ticket:
+        """Hands a job over; its events go to `sink` on the engine's thread, which must not block or raise.
+
+        Raises:
+            EngineFailed: the engine takes no jobs.
+        """
+
+        def close() -> None:
             with self._lock:
                 self._open.discard(ticket)
+
+        def pass_on(event: Chunk | Outcome | Exception) -> None:
+            if not isinstance(event, Chunk):
+                close()
+            sink(event)
+
+        ticket = Ticket(job, pass_on, close)
+        with self._lock:
+            if self._dead is not None or not self._loaded.is_set():
+                raise EngineFailed(self._dead or "it is not loaded")
+            self._open.add(ticket)
+        self._inbox.put(ticket)
+        return ticket
 
     def close(self) -> None:
         """Ends the thread after its current step. Idempotent."""
@@ -94,25 +134,19 @@ class EngineThread:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def _submit(self, job: EngineJob) -> Ticket:
-        ticket = Ticket(job)
-        with self._lock:
-            if self._dead is not None or not self._loaded.is_set():
-                raise EngineFailed(self._dead or "it is not loaded")
-            self._open.add(ticket)
-        self._inbox.put(ticket)
-        return ticket
-
     def _main(self) -> None:
         reason = "its thread was ended"
         try:
             # Both are per thread in torch, so they belong here and not in a constructor.
-            torch.set_num_threads(self._threads)
+            torch.set_num_threads(self._threads or 1)
             with torch.inference_mode():
                 self._stepper.start()
                 self._loaded.set()
                 self._loop()
             reason = "it was closed"
+        except EngineFailed as error:
+            # Said already what is wrong and what to do: whoever loads should read just that.
+            self._refused, reason = error, str(error)
         except Exception as error:  # noqa: BLE001  # loop edge: whatever broke, every caller must hear of it
             reason = f"{type(error).__name__}: {error}"
         finally:

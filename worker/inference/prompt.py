@@ -30,15 +30,19 @@ class Prompt:
 class ChatTokenizer:
     """Tokenizer of a chat model; safe to use from many threads."""
 
-    def __init__(self, path: Path, *, context_tokens: int) -> None:
+    def __init__(self, path: Path) -> None:
         self._tokenizer = open_tokenizer(path)
         if not self._tokenizer.chat_template:
             raise EngineFailed(f"{path.name} has no chat template; serve an instruction-tuned model")
-        self._context_tokens = min(context_tokens, _model_context(path))
+        self.context_tokens = model_context(path)
         self._lock = threading.Lock()
         # Clears truncation a tokenizer.json may ask for, now: later it would race with `decode`.
         self._tokenizer.encode("", add_special_tokens=False)
         self.ends = _end_tokens(path, self._tokenizer)
+
+    def limit(self, tokens: int) -> None:
+        """Keeps prompt plus answer within `tokens`, should the model's context be longer."""
+        self.context_tokens = min(tokens, self.context_tokens)
 
     def prompt(self, payload: Payload) -> Prompt:
         """Tokens of the conversation, up to where the answer begins.
@@ -51,10 +55,15 @@ class ChatTokenizer:
         if not any(message.content.strip() for message in payload.messages):
             raise EmptyInput("messages")
         tokens = self._encode([message.model_dump() for message in payload.messages])
-        room = self._context_tokens - len(tokens)
+        room = self.context_tokens - len(tokens)
         if room < _ROOM_FOR_ANSWER:
-            raise OutOfContext(len(tokens), self._context_tokens)
+            raise OutOfContext(len(tokens), self.context_tokens)
         return Prompt(payload, tokens, min(payload.max_tokens, room))
+
+    def count(self, text: str) -> int:
+        """Tokens of a text by itself, without special ones."""
+        with self._lock:
+            return len(self._tokenizer.encode(text, add_special_tokens=False))
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of the tokens, without the special ones."""
@@ -82,7 +91,8 @@ def open_tokenizer(path: Path) -> Any:
         raise EngineFailed(f"{path.name} has no tokenizer that can be read: {error}") from error
 
 
-def _model_context(path: Path) -> int:
+def model_context(path: Path) -> int:
+    """Longest context by config.json. Raises `EngineFailed`."""
     config = json.loads((path / "config.json").read_bytes())
     length = config.get("max_position_embeddings") or config.get("n_positions")
     if not isinstance(length, int):

@@ -5,62 +5,42 @@ sequence's part to its own keys and values. Two kinds of pass:
 
 - a *prompt block* runs alone, so its shapes depend on the prompt only;
 - *generated tokens* of many sequences run together, every matrix product in tiles of a fixed number of
-  rows and attention row by row, so that a row's bits do not depend on its neighbours. Replaying tokens of
-  an earlier run takes the same path, which is why a resumed answer goes on as it would have.
+  rows and attention padded by length alone, so that a row's bits do not depend on its neighbours. Replaying
+  tokens of an earlier run takes the same path, which is why a resumed answer goes on as it would have.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-import torch.nn.functional as F  # noqa: N812  # everybody's name for it
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AttentionInterface, AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
-_ATTENTION: Final = "wattline_ragged"
+from worker.inference import attention
+from worker.inference.attention import Batch, Call, Prompt, Singles
+from worker.inference.errors import ModelRefused
+from worker.inference.fit import best_threads
+from worker.inference.kv import KvCache, KvPool, Slab, least, padded
+from worker.inference.prefixes import Stored
+from worker.inference.tiles import Tiling
 
+__all__ = ["KvCache", "RaggedModel"]
 
-class KvCache:
-    """Keys and values of one sequence, room for `capacity` tokens in every layer."""
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.length = 0
-        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores `(heads, tokens, dim)` behind the current length; views of everything up to there."""
-        if layer not in self._layers:
-            self._layers[layer] = (self._room(key), self._room(value))
-        keys, values = self._layers[layer]
-        end = self.length + key.shape[1]
-        keys[:, self.length : end] = key
-        values[:, self.length : end] = value
-        return keys[:, :end], values[:, :end]
-
-    @property
-    def layers(self) -> int:
-        """How many layers have stored something."""
-        return len(self._layers)
-
-    def _room(self, like: Tensor) -> Tensor:
-        return like.new_empty((like.shape[0], self.capacity, like.shape[2]))
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Where a sequence's new tokens lie in the flat row; `rowwise` ones attend one at a time."""
-
-    cache: KvCache
-    start: int
-    count: int
-    rowwise: bool
+# Products of so many rows are worth computing at once: all slots, or a block of a replay.
+_MOST_ROWS: Final = 256
+# Distance to transformers' own attention, as a share: far more than rounding, far less than any mistake.
+_ROUNDING: Final = 1e-3
+_COARSE_ROUNDING: Final = 0.1
+# A step of so many sequences tells which number of threads is fast; one for each thread count and round.
+_TRIAL_ROWS: Final = 16
+_TRIAL_TOKENS: Final = 64
+_STRIDE: Final = 7919
+_LAYERS: Final = frozenset({"full_attention", "sliding_attention"})
 
 
 class RaggedModel:
@@ -68,102 +48,233 @@ class RaggedModel:
 
     def __init__(self, path: Path, *, device: str, tile_rows: int) -> None:
         disable_progress_bar()
-        AttentionInterface.register(_ATTENTION, _attend)
-        model = AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype="auto",
-            attn_implementation=_ATTENTION,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
-        self._model: Any = model.to(device).eval()
+        AttentionInterface.register(attention.NAME, _attend)
         self._device = device
-        self._tiling = Tiling(tile_rows)
-        for module in self._model.modules():
-            if isinstance(module, nn.Linear):
-                module.forward = partial(self._tiling.linear, module)  # type: ignore[method-assign]
-
+        self._model: Any = _open(path).to(device).eval()
+        self._tiling = Tiling(tile_rows, most_rows=_MOST_ROWS)
+        self._pool = KvPool()
+        # Rows that went into the head in the last pass, `(tokens, width)`: what traces commit to.
+        self.hidden = torch.empty(0)
+        self._model.base_model.register_forward_hook(self._keep_hidden)
         self._check()
+        with torch.inference_mode():
+            self._tiling.attach(self._model)
+            if tile_rows:
+                self._check_exact()
 
     @property
     def dtype(self) -> str:
         """Element type of weights and activations."""
         return str(self._model.dtype).removeprefix("torch.")
 
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids there are."""
+        return int(self._model.config.get_text_config().vocab_size)
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Memory that keys and values of one token take, all layers together; measured."""
+        return self._bytes_per_token
+
+    def choose_threads(self, cores: int) -> int:
+        """Sets the threads that are fast on this machine; 1 when more would change a bit."""
+        caches = [KvCache(_TRIAL_TOKENS) for _ in range(_TRIAL_ROWS)]
+        threads = best_threads(lambda: self.decode(caches, [0] * len(caches)), cores=cores)
+        if not self._tiling.prove(threads):
+            threads = 1
+            torch.set_num_threads(threads)
+            self._tiling.prove(threads)
+        return threads
+
     def prompt_block(self, cache: KvCache, tokens: Sequence[int]) -> Tensor:
         """Computes the next prompt tokens; scores after the last, `(vocabulary,)` float32."""
-        span = Span(cache, 0, len(tokens), rowwise=False)
-        return self._forward([span], tokens, [len(tokens) - 1])[0]
+        slab = self._pool.alone(cache, cache.length + len(tokens))
+        batch = Batch(prompts=[Prompt(cache, slab, 0, len(tokens))], tokens=len(tokens))
+        positions = range(cache.length, cache.length + len(tokens))
+        logits = self._forward(batch, tokens, positions, [len(tokens) - 1])
+        cache.length += len(tokens)
+        return logits[0]
+
+    def copy_of(self, cache: KvCache, since: int) -> Stored:
+        """Keys and values from token `since` on, of every layer."""
+        pairs = (cache.stored(layer) for layer in range(cache.layers))
+        return [(keys[since:].clone(), values[since:].clone()) for keys, values in pairs]
+
+    def restore(self, cache: KvCache, stored: Stored) -> None:
+        """Puts in place what would be computed for the next tokens."""
+        count = len(stored[0][0])
+        end = cache.length + count
+        slab = self._pool.alone(cache, end)
+        for layer, (keys, values) in enumerate(stored):
+            there = slab.layer(layer, keys, values)
+            there[0][cache.row, cache.length : end] = keys
+            there[1][cache.row, cache.length : end] = values
+        cache.length = end
 
     def replay(self, cache: KvCache, tokens: Sequence[int]) -> Tensor:
         """Computes tokens generated earlier, to the bit as `decode` would; scores after the last."""
-        with self._tiling:
-            span = Span(cache, 0, len(tokens), rowwise=True)
-            return self._forward([span], tokens, [len(tokens) - 1])[0]
+        return self._replay(cache, tokens, [len(tokens) - 1])[0]
+
+    def replay_scored(self, cache: KvCache, tokens: Sequence[int]) -> Tensor:
+        """As `replay`; scores after each token, `(tokens, vocabulary)`."""
+        return self._replay(cache, tokens, range(len(tokens)))
+
+    def score(self, caches: Sequence[KvCache], sequences: Sequence[Sequence[int]], keep: list[int]) -> Tensor:
+        """Computes whole sequences together, as fast as it goes; scores at the places `keep` of their row."""
+        batch, positions = Batch(), list[int]()
+        for cache, tokens in zip(caches, sequences, strict=True):
+            slab = self._pool.alone(cache, cache.length + len(tokens))
+            batch.prompts.append(Prompt(cache, slab, len(positions), len(tokens)))
+            positions += range(cache.length, cache.length + len(tokens))
+        logits = self._forward(batch, [token for tokens in sequences for token in tokens], positions, keep)
+        for cache, tokens in zip(caches, sequences, strict=True):
+            cache.length += len(tokens)
+        return logits
 
     def decode(self, caches: Sequence[KvCache], tokens: Sequence[int]) -> Tensor:
         """One token of each sequence; scores `(sequences, vocabulary)` float32."""
+        self._pool.sweep()
+        slabs = [self._pool.together(cache, cache.length + 1) for cache in caches]
+        # Slab by slab and row by row: then nothing has to be gathered.
+        order = sorted(range(len(caches)), key=lambda i: (slabs[i].positions, caches[i].row))
+        batch = Batch(tokens=len(caches))
+        for slab, group in groupby(order, key=slabs.__getitem__):
+            batch.singles.append(self._singles(slab, [caches[i] for i in group], batch))
+        place = {i: row for row, i in enumerate(order)}
+        rows = [place[i] for i in range(len(caches))]
         with self._tiling:
-            spans = [Span(cache, row, 1, rowwise=True) for row, cache in enumerate(caches)]
-            return self._forward(spans, tokens, list(range(len(tokens))))
+            logits = self._forward(
+                batch,
+                [tokens[i] for i in order],
+                [caches[i].length for i in order],
+                rows,
+            )
+        self.hidden = self.hidden[self._numbers(rows)]
+        for cache in caches:
+            cache.length += 1
+        return logits
+
+    def _singles(self, slab: Slab, caches: list[KvCache], batch: Batch) -> Singles:
+        lengths = [cache.length + 1 for cache in caches]
+        return Singles(
+            slab,
+            sum(len(one.lengths) for one in batch.singles),
+            rows=self._numbers([cache.row for cache in caches]),
+            lengths=self._numbers(lengths),
+            positions=slab.positions,
+            least=least(slab.positions),
+            whole=len(caches) == len(slab),
+        )
+
+    def _replay(self, cache: KvCache, tokens: Sequence[int], keep: Sequence[int]) -> Tensor:
+        lengths = range(cache.length + 1, cache.length + len(tokens) + 1)
+        slab = self._pool.alone(cache, padded(lengths[-1]))
+        batch = Batch(tokens=len(tokens))
+        for positions, group in groupby(lengths, key=padded):
+            count = len(list(group))
+            start = sum(len(one.lengths) for one in batch.singles)
+            own = self._numbers(lengths[start : start + count])
+            batch.singles.append(
+                Singles(
+                    slab,
+                    start,
+                    rows=torch.full_like(own, cache.row),
+                    row=cache.row,
+                    lengths=own,
+                    positions=positions,
+                    least=lengths[start],
+                    whole=False,
+                )
+            )
+        with self._tiling:
+            logits = self._forward(batch, tokens, [length - 1 for length in lengths], keep)
+        cache.length += len(tokens)
+        return logits
+
+    def _keep_hidden(self, _module: object, _inputs: Any, output: Any) -> None:
+        self.hidden = output.last_hidden_state[0]
 
     def _check(self) -> None:
-        """Computes one token: a model this cannot run right is refused before it has jobs."""
-        cache = KvCache(1)
+        """Compares with transformers' own attention: a model this cannot run right is refused unheard."""
+        config = self._model.config.get_text_config()
+        if strange := sorted(set(getattr(config, "layer_types", None) or ()) - _LAYERS):
+            raise ModelRefused(f"layers of kind {', '.join(strange)}")
+        # From all over the vocabulary: behind a run of special tokens bfloat16 scores are noise.
+        tokens = [i * _STRIDE % config.vocab_size for i in range(1, 9)]
+        cache = KvCache(len(tokens))
         with torch.inference_mode():
-            self.prompt_block(cache, [0])
-        layers = self._model.config.get_text_config().num_hidden_layers
-        if cache.layers != layers:
-            # State outside of attention (Mamba and its like) would run from one sequence into the next.
-            raise NotImplementedError(f"only {cache.layers} of {layers} layers keep keys and values")
+            mine = self.prompt_block(cache, tokens[:-1])
+            mine = torch.stack([mine, self.decode([cache], tokens[-1:])[0]])
+            if cache.layers != config.num_hidden_layers:
+                # State outside of attention (Mamba and its like) would run from one sequence into the next.
+                raise ModelRefused(
+                    f"only {cache.layers} of {config.num_hidden_layers} layers keep keys and values"
+                )
+            theirs = _reference(self._model, tokens, self._device)
+        stored = [one for layer in range(cache.layers) for one in cache.stored(layer)]
+        self._bytes_per_token = sum(one[0].numel() * one.element_size() for one in stored)
+        if not _alike(mine, theirs, self.dtype):
+            raise ModelRefused("another result than with transformers' own attention")
 
-    def _forward(self, spans: list[Span], tokens: Sequence[int], keep: list[int]) -> Tensor:
-        positions = [span.cache.length + i for span in spans for i in range(span.count)]
+    def _check_exact(self) -> None:
+        """Computes a token alone and in a crowd: a model whose bits depend on the batch is refused."""
+        crowd = [KvCache(1) for _ in range(2 * self._tiling.rows + 1)]
+        words = [(i + 1) * _STRIDE % self.vocabulary for i in range(len(crowd))]
+        alone = self.decode([KvCache(1)], words[:1])[0]
+        if not torch.equal(alone, self.decode(crowd, words)[0]):
+            raise ModelRefused("products that depend on the batch")
+
+    def _forward(
+        self, batch: Batch, tokens: Sequence[int], positions: Sequence[int], keep: Sequence[int]
+    ) -> Tensor:
+        # Whole tiles from the start: filled up once and not for every product.
+        filling = [0] * (-len(tokens) % self._tiling.rows) if self._tiling.on else []
+        batch.tokens = len(tokens) + len(filling)
         output = self._model(
-            input_ids=self._row(tokens),
-            position_ids=self._row(positions),
+            input_ids=self._numbers([*tokens, *filling])[None],
+            position_ids=self._numbers([*positions, *filling])[None],
             use_cache=False,
-            logits_to_keep=torch.tensor(keep, device=self._device),
-            wattline_spans=spans,
+            logits_to_keep=self._numbers(keep),
+            wattline_batch=batch,
         )
-        for span in spans:
-            span.cache.length += span.count
+        # Filling belongs to nobody.
+        self.hidden = self.hidden[: len(tokens)]
         logits: Tensor = output.logits[0]
-        return logits.float()
+        # On the host at once, where tokens are chosen: not row by row.
+        return logits.float().cpu()
 
-    def _row(self, numbers: Sequence[int]) -> Tensor:
-        return torch.tensor([numbers], dtype=torch.long, device=self._device)
-
-
-class Tiling:
-    """Switch for matrix products in tiles of a fixed number of rows; used as a context."""
-
-    def __init__(self, rows: int) -> None:
-        self._rows = rows
-        self._on = False
-
-    def __enter__(self) -> None:
-        self._on = True
-
-    def __exit__(self, *_: object) -> None:
-        self._on = False
-
-    def linear(self, module: nn.Linear, value: Tensor) -> Tensor:
-        """`module(value)`; tiled, the last tile is filled up with zero rows."""
-        if not self._on or not self._rows:
-            return F.linear(value, module.weight, module.bias)
-        flat = value.reshape(-1, value.shape[-1])
-        count = flat.shape[0]
-        if missing := -count % self._rows:
-            flat = F.pad(flat, (0, 0, 0, missing))
-        tiles = [F.linear(tile, module.weight, module.bias) for tile in _tiles(flat, self._rows)]
-        product = tiles[0] if len(tiles) == 1 else torch.cat(tiles)
-        return product[:count].reshape(*value.shape[:-1], -1)
+    def _numbers(self, numbers: Sequence[int]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.long, device=self._device)
 
 
-def _tiles(flat: Tensor, rows: int) -> list[Tensor]:
-    return [flat[start : start + rows] for start in range(0, flat.shape[0], rows)]
+def _open(path: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(
+        path,
+        dtype="auto",
+        attn_implementation=attention.NAME,
+        # Experts one by one: the faster ways mix rows of different sequences in one product.
+        experts_implementation="eager",
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+    )
+
+
+def _reference(model: Any, tokens: Sequence[int], device: str) -> Tensor:
+    """Scores after the last two tokens, with the attention that the model came with."""
+    model.set_attn_implementation("eager")
+    try:
+        output = model(input_ids=torch.tensor([tokens], device=device), use_cache=False)
+    finally:
+        model.set_attn_implementation(attention.NAME)
+    logits: Tensor = output.logits[0, -2:]
+    return logits.float()
+
+
+def _alike(mine: Tensor, theirs: Tensor, dtype: str) -> bool:
+    apart = (mine - theirs).norm() / theirs.norm()
+    return bool(apart <= (_ROUNDING if dtype == "float32" else _COARSE_ROUNDING))
 
 
 def _attend(
@@ -173,46 +284,22 @@ def _attend(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    wattline_spans: list[Span],
+    wattline_batch: Batch,
     scaling: float | None = None,
-    sliding_window: int | None = None,
     **extras: Any,
 ) -> tuple[Tensor, None]:
     """Attention as transformers calls it; `(1, heads, tokens, dim)` in, `(1, tokens, heads, dim)` out."""
-    if attention_mask is not None or extras.get("softcap") or extras.get("s_aux") is not None:
-        raise NotImplementedError("attention with masks of its own, soft caps or sinks is not supported")
-    rows = []
-    for span in wattline_spans:
-        part = slice(span.start, span.start + span.count)
-        keys, values = span.cache.append(module.layer_idx, key[0, :, part], value[0, :, part])
-        new = query[0, :, part]
-        if span.rowwise:
-            past = span.cache.length
-            for i in range(span.count):
-                until = past + i + 1
-                since = max(0, until - sliding_window) if sliding_window else 0
-                one = new[:, i : i + 1]
-                rows.append(_grouped(one, keys[:, since:until], values[:, since:until], None, scaling))
-        else:
-            mask = _causal(span.count, keys.shape[1], sliding_window, new.device)
-            rows.append(_grouped(new, keys, values, mask, scaling))
-    return torch.cat(rows).unsqueeze(0), None
-
-
-def _grouped(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
-    """Attention of one sequence, `(tokens, heads, dim)` out; query heads sharing a key head are stacked."""
-    heads, tokens, dim = query.shape
-    shared = keys.shape[0]
-    stacked = query.reshape(1, shared, heads // shared * tokens, dim)
-    if mask is not None:
-        mask = mask.repeat(heads // shared, 1)
-    out = F.scaled_dot_product_attention(stacked, keys[None], values[None], attn_mask=mask, scale=scale)
-    return out.reshape(heads, tokens, -1).transpose(0, 1)
-
-
-def _causal(new: int, total: int, window: int | None, device: torch.device) -> Tensor:
-    """Which of `total` positions each of the last `new` may look at."""
-    own = torch.arange(total - new, total, device=device)[:, None]
-    other = torch.arange(total, device=device)[None, :]
-    seen = other <= own
-    return seen & (other > own - window) if window else seen
+    if attention_mask is not None or extras.get("position_bias") is not None:
+        raise ModelRefused("attention with masks or biases of its own")
+    layer: int = module.layer_idx
+    call = Call(
+        layer=layer,
+        query=query[0].transpose(0, 1),
+        key=key[0].transpose(0, 1),
+        value=value[0].transpose(0, 1),
+        scale=scaling,
+        window=extras.get("sliding_window"),
+        cap=extras.get("softcap"),
+        sinks=extras.get("s_aux"),
+    )
+    return wattline_batch.attend(call)[None], None

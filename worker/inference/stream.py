@@ -14,7 +14,12 @@ _PARTIAL: Final = "\N{REPLACEMENT CHARACTER}"
 # A character has at most four bytes, so at most three can be waiting; some decoders show each as one.
 _MOST_PARTIAL: Final = 3
 
-_FINISHES: Final[dict[str, Finish]] = {"stop": "stop", "length": "length", "deadline": "deadline"}
+_FINISHES: Final[dict[str, Finish]] = {
+    "stop": "stop",
+    "length": "length",
+    "deadline": "deadline",
+    "cancelled": "cancelled",
+}
 
 Decode = Callable[[Sequence[int]], str]
 

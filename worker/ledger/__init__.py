@@ -1,10 +1,12 @@
 """The node's own database: what it accepted, signed and was promised. Truth, together with the chain."""
 
 from worker.ledger.acceptance import Usage
-from worker.ledger.base import MAX_COLUMN_ATOMS, Database
+from worker.ledger.base import MAX_COLUMN_ATOMS, Database, DatabaseFailed
 from worker.ledger.book import Ledger
-from worker.ledger.chunks import HeldChunk, NewChunk
+from worker.ledger.chunks import HeldChunk, NewChunk, News
+from worker.ledger.claims import ClaimStage, HeldClaim, UnpaidJob, UnpaidSession
 from worker.ledger.offers import HeldOffer
+from worker.ledger.openings import HeldOpening
 from worker.ledger.orders import HeldOrder, OrderState
 from worker.ledger.receipts import HeldReceipt, SignedReceipt
 from worker.ledger.sessions import HeldSession
@@ -12,17 +14,24 @@ from worker.ledger.vouchers import HeldVoucher, VoucherFacts, VoucherVerdict
 
 __all__ = [
     "MAX_COLUMN_ATOMS",
+    "ClaimStage",
     "Database",
+    "DatabaseFailed",
     "HeldChunk",
+    "HeldClaim",
     "HeldOffer",
+    "HeldOpening",
     "HeldOrder",
     "HeldReceipt",
     "HeldSession",
     "HeldVoucher",
     "Ledger",
     "NewChunk",
+    "News",
     "OrderState",
     "SignedReceipt",
+    "UnpaidJob",
+    "UnpaidSession",
     "Usage",
     "VoucherFacts",
     "VoucherVerdict",

@@ -6,10 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, Connection, Dialect, Engine, LargeBinary, create_engine, event
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Dialect,
+    Engine,
+    Insert,
+    LargeBinary,
+    create_engine,
+    event,
+)
 from sqlalchemy import String as SqlString
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import registry
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Session, SQLModel
@@ -19,7 +30,11 @@ from marketplace.protocol.errors import BadRequest, Broken, ErrorCode
 SCHEMA_VERSION: Final = 1
 MAX_COLUMN_ATOMS: Final = (1 << 63) - 1
 _BUSY_TIMEOUT_SECONDS: Final = 30
+# What a full disk or a locked database comes as; for loops that outlive it.
+DatabaseFailed = SQLAlchemyError
 _BEGIN: Final = "ledger_begin"
+# Any number that nobody else locks in the same database.
+_CREATING: Final = 0x57415454
 
 
 class Table(SQLModel, registry=registry()):
@@ -56,6 +71,37 @@ def atoms() -> Any:
     return Column(Atoms(), nullable=False)
 
 
+class Plain:
+    """SQL text with `?` for values, on either database; building and mapping a query costs far more."""
+
+    def __init__(self, connection: Connection, *, sqlite: bool) -> None:
+        self._connection = connection
+        self._sqlite = sqlite
+
+    def run(self, statement: str, values: tuple[Any, ...]) -> int:
+        """Runs one statement; gives the number of rows it changed."""
+        return self._connection.exec_driver_sql(self._text(statement), values).rowcount
+
+    def rows(self, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        """Rows of a query."""
+        return [tuple(row) for row in self._connection.exec_driver_sql(self._text(statement), values)]
+
+    def row(self, statement: str, values: tuple[Any, ...]) -> dict[str, Any] | None:
+        """The first row by column name, or None; bytes are bytes on both databases."""
+        found = self._connection.exec_driver_sql(self._text(statement), values).mappings().first()
+        if found is None:
+            return None
+        return {name: bytes(v) if isinstance(v, memoryview) else v for name, v in found.items()}
+
+    def run_many(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
+        """Runs one statement for each row."""
+        if rows:
+            self._connection.exec_driver_sql(self._text(statement), rows)
+
+    def _text(self, statement: str) -> str:
+        return statement if self._sqlite else statement.replace("?", "%s")
+
+
 class Database:
     """Short transactions over one database; no network and no inference inside one."""
 
@@ -86,13 +132,47 @@ class Database:
         with Session(self.engine, expire_on_commit=False) as session:
             yield session
 
+    @contextmanager
+    def write_plain(self) -> Iterator[Plain]:
+        """A write transaction without the mapper: for what happens many times a second."""
+        with self._writing.begin() as connection:
+            yield Plain(connection, sqlite=self.is_sqlite)
+
+    @contextmanager
+    def read_plain(self) -> Iterator[Plain]:
+        """One consistent look, as plain."""
+        with self.engine.connect() as connection:
+            yield Plain(connection, sqlite=self.is_sqlite)
+
+    def put(self, row: Table, *, newer: str | None = None) -> None:
+        """Stores a row in place of the one with its key, also while others put the same; the last one wins.
+
+        With `newer`, one whose column of that name is lower changes nothing.
+        """
+        # PostgreSQL lets two transactions find no row and both insert one, so a look before does not do.
+        table = Table.metadata.tables[str(row.__tablename__)]
+        insert = sqlite.insert if self.is_sqlite else postgresql.insert
+        statement = insert(table).values(row.model_dump())
+        kept = statement.on_conflict_do_update(
+            index_elements=list(table.primary_key),
+            set_=row.model_dump(),
+            where=None if newer is None else table.c[newer] <= statement.excluded[newer],
+        )
+        with self.write() as session:
+            session.connection().execute(kept)
+
+    def insert_new(self, table: type[Table]) -> Insert:
+        """Statement that adds rows and leaves those alone whose key is there already."""
+        insert = sqlite.insert if self.is_sqlite else postgresql.insert
+        return insert(Table.metadata.tables[str(table.__tablename__)]).on_conflict_do_nothing()
+
     def create(self) -> None:
         """Creates missing tables. Idempotent, and safe from several processes at once."""
-        try:
-            Table.metadata.create_all(self.engine)
-        except OperationalError:
-            # Two processes found the same table missing; the second look finds it made.
-            Table.metadata.create_all(self.engine)
+        # A lock comes before the look, or two processes would find the same table missing; SQLite's is taken.
+        with self._writing.begin() as connection:
+            if not self.is_sqlite:
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_CREATING})")
+            Table.metadata.create_all(connection)
 
     def close(self) -> None:
         """Closes pooled connections."""

@@ -34,8 +34,7 @@ class KeyValues:
         """Sets a value; writes nothing when it is there already."""
         if self.get(name) == value:
             return
-        with self._database.write() as session:
-            session.merge(NoteRow(name=name, value=value))
+        self._database.put(NoteRow(name=name, value=value))
 
     def get_json(self, name: str) -> Any:
         """Value read as JSON; None when there is none."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlmodel import Field, col, select
+from sqlmodel import Field, col, func, select
 
 from worker.ledger.base import Database, Table, big, blob
+from worker.ledger.orders import UNFINISHED, OrderRow
 
 
 class OfferRow(Table, table=True):
@@ -62,6 +63,23 @@ class Offers:
         query = select(OfferRow).where(OfferRow.valid_until > now).order_by(col(OfferRow.valid_until).desc())
         with self._database.read() as session:
             return [_held(row) for row in session.exec(query)]
+
+    def last_end(self, model_id: bytes) -> int:
+        """When the last offer of a model ends or ended, in Unix seconds; 0 when there never was one."""
+        query = select(func.max(OfferRow.valid_until)).where(OfferRow.model_id == model_id)
+        with self._database.read() as session:
+            return int(session.exec(query).one() or 0)
+
+    def unfinished(self, model_id: bytes) -> int:
+        """How many orders under offers of a model have no receipt yet."""
+        query = (
+            select(func.count())
+            .select_from(OrderRow)
+            .join(OfferRow, col(OfferRow.offer_hash) == col(OrderRow.offer_hash))
+            .where(OfferRow.model_id == model_id, col(OrderRow.state).in_(UNFINISHED))
+        )
+        with self._database.read() as session:
+            return int(session.exec(query).one())
 
 
 def _held(row: OfferRow) -> HeldOffer:

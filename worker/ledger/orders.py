@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from sqlalchemy import UniqueConstraint, func, update
 from sqlmodel import Field, col, select
@@ -86,6 +87,13 @@ class HeldOrder:
     task_sent_at_ms: int = 0
 
 
+_CLAIM: Final = (
+    "UPDATE job_order SET state = ?, worker = ?, worker_lease_until_ms = ?, attempts = attempts + 1"
+    " WHERE order_hash = ? AND state IN (?, ?) AND worker_lease_until_ms <= ?"
+)
+ORDER: Final = "SELECT * FROM job_order WHERE order_hash = ?"
+
+
 class Orders:
     """Accepted orders by hash."""
 
@@ -110,24 +118,11 @@ class Orders:
         Raises:
             LostRace: unknown, finished, or leased to a process that may still live.
         """
-        change = (
-            update(OrderRow)
-            .where(
-                col(OrderRow.order_hash) == order_hash,
-                col(OrderRow.state).in_(UNFINISHED),
-                col(OrderRow.worker_lease_until_ms) <= now_ms,
-            )
-            .values(
-                state=OrderState.RUNNING.value,
-                worker=worker,
-                worker_lease_until_ms=until_ms,
-                attempts=OrderRow.attempts + 1,
-            )
-        )
-        with self._database.write() as session:
-            if session.exec(change).rowcount != 1:
+        values = (OrderState.RUNNING.value, worker, until_ms, order_hash, *UNFINISHED, now_ms)
+        with self._database.write_plain() as plain:
+            if plain.run(_CLAIM, values) != 1:
                 raise LostRace(ErrorCode.LEASE_LOST, "order is finished, or another process works on it")
-            return held_order(session.exec(select(OrderRow).where(OrderRow.order_hash == order_hash)).one())
+            return HeldOrder(**plain.row(ORDER, (order_hash,)) or {})
 
     def renew(self, worker: str, hashes: Iterable[bytes], *, until_ms: int) -> dict[bytes, int]:
         """Renews this worker's leases; gives the gateway's lease end of each it still holds."""
@@ -160,6 +155,36 @@ class Orders:
                     )
                 )
             return freed
+
+    def give_back(self, worker: str, order_hash: bytes) -> bool:
+        """Frees one's own lease of an order that was left in order; the attempt does not count."""
+        change = (
+            update(OrderRow)
+            .where(
+                col(OrderRow.order_hash) == order_hash,
+                col(OrderRow.worker) == worker,
+                col(OrderRow.state) == OrderState.RUNNING.value,
+            )
+            .values(
+                state=OrderState.QUEUED.value,
+                worker="",
+                worker_lease_until_ms=0,
+                task_sent_at_ms=0,
+                attempts=OrderRow.attempts - 1,
+            )
+        )
+        with self._database.write() as session:
+            return bool(session.exec(change).rowcount)
+
+    def forget_tasks(self) -> None:
+        """Tasks of waiting orders may have been lost with their worker: they are sent again."""
+        change = (
+            update(OrderRow)
+            .where(col(OrderRow.state) == OrderState.QUEUED.value, col(OrderRow.task_sent_at_ms) > 0)
+            .values(task_sent_at_ms=0)
+        )
+        with self._database.write() as session:
+            session.exec(change)
 
     def extend(self, hashes: Iterable[bytes], gateway: str, *, until_ms: int) -> None:
         """Moves the gateway's lease of unfinished or undelivered orders on; never back."""

@@ -11,7 +11,7 @@ from worker.ledger.base import Database, Table, big, blob
 
 
 class ReceiptRow(Table, table=True):
-    """One receipt; `open` while it is neither vouchered nor waived."""
+    """One receipt; `open` while it is neither vouchered nor waived, and no claim has ended it."""
 
     __tablename__ = "receipt"
     __table_args__ = (UniqueConstraint("session_id", "seq"),)
@@ -34,7 +34,7 @@ class ReceiptRow(Table, table=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedReceipt:
-    """A receipt fresh from the signing key."""
+    """A receipt fresh from the signing key, and the trace its annex commits to; empty for none."""
 
     digest: bytes
     message: bytes
@@ -44,6 +44,7 @@ class SignedReceipt:
     status: int
     chunks: int
     signed_at_ms: int
+    trace: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,10 +50,7 @@ class Sessions:
 
     def put(self, held: HeldSession) -> None:
         """Stores a reading; the newer of two wins."""
-        with self._database.write() as session:
-            row = session.get(SessionRow, held.session_id)
-            if row is None or row.read_at_ms <= held.read_at_ms:
-                session.merge(SessionRow(**asdict(held)))
+        self._database.put(SessionRow(**asdict(held)), newer="read_at_ms")
 
     def get(self, session_id: bytes) -> HeldSession | None:
         """The last reading, or None."""

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from typing import Any, Final
 
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import col, select
 
 from marketplace.protocol.errors import ErrorCode, LostRace
 from worker.ledger.base import Database
-from worker.ledger.chunks import ChunkRow
-from worker.ledger.orders import HeldOrder, OrderRow, OrderState, held_order
-from worker.ledger.receipts import HeldReceipt, ReceiptRow, SignedReceipt, held_receipt
+from worker.ledger.orders import ORDER, HeldOrder, OrderRow, OrderState
+from worker.ledger.receipts import HeldReceipt, ReceiptRow, SignedReceipt
 
 MakeReceipt = Callable[[HeldOrder, Sequence[bytes]], SignedReceipt]
+
+
+# In the order of `_ADD`.
+_MADE: Final = (
+    "digest", "message", "signature", "annex", "amount_atoms", "status", "chunks", "signed_at_ms",
+)  # fmt: skip
+_RECEIPT: Final = "SELECT * FROM receipt WHERE order_hash = ?"
+_BODIES: Final = "SELECT body FROM chunk WHERE order_hash = ? ORDER BY place"
+_ADD: Final = (
+    "INSERT INTO receipt (order_hash, session_id, seq, digest, message, signature, annex, amount_atoms,"
+    ' status, chunks, signed_at_ms, waived, "open") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)'
+)
+_KEEP: Final = "INSERT INTO trace (order_hash, body) VALUES (?, ?)"
+_END: Final = "UPDATE job_order SET state = ? WHERE order_hash = ?"
 
 
 class Signing:
@@ -39,22 +52,22 @@ class Signing:
             LostRace: unknown order, or another process holds the lease.
         """
         try:
-            with self._database.write() as session:
-                stored = session.get(ReceiptRow, order_hash)
+            with self._database.write_plain() as plain:
+                stored = plain.row(_RECEIPT, (order_hash,))
                 if stored is not None:
-                    return held_receipt(stored)
-                order = session.get(OrderRow, order_hash)
+                    return _held(stored)
+                found = plain.row(ORDER, (order_hash,))
+                order = HeldOrder(**found) if found else None
                 if order is None or not _may_sign(order, worker, now_ms):
                     raise LostRace(ErrorCode.LEASE_LOST, "another process may be finishing this order")
-                bodies = select(ChunkRow.body).where(ChunkRow.order_hash == order_hash)
-                made = make(held_order(order), list(session.exec(bodies.order_by(col(ChunkRow.place)))))
-                row = ReceiptRow(
-                    order_hash=order_hash, session_id=order.session_id, seq=order.seq, **asdict(made)
-                )
-                order.state = OrderState.RECEIPTED.value
-                session.add(row)
-                session.add(order)
-                return held_receipt(row)
+                made = make(order, [bytes(row[0]) for row in plain.rows(_BODIES, (order_hash,))])
+                fields = asdict(made)
+                if made.trace:
+                    plain.run(_KEEP, (order_hash, made.trace))
+                values = (order_hash, order.session_id, order.seq, *(fields[name] for name in _MADE))
+                plain.run(_ADD, (*values, False, True))
+                plain.run(_END, (OrderState.RECEIPTED.value, order_hash))
+                return _held(plain.row(_RECEIPT, (order_hash,)) or {})
         except IntegrityError as error:
             raise LostRace(ErrorCode.LEASE_LOST, "another process finished this order first") from error
 
@@ -71,7 +84,11 @@ class Signing:
             session.add(order)
 
 
-def _may_sign(order: OrderRow, worker: str | None, now_ms: int) -> bool:
+def _held(row: dict[str, Any]) -> HeldReceipt:
+    return HeldReceipt(**row | {"waived": bool(row["waived"]), "open": bool(row["open"])})
+
+
+def _may_sign(order: HeldOrder, worker: str | None, now_ms: int) -> bool:
     if order.state not in (OrderState.QUEUED.value, OrderState.RUNNING.value):
         return False
     if worker is None:

@@ -1,27 +1,31 @@
-"""Where energy figures come from: a counter when there is one, else a declared figure, else nothing.
+"""Where energy figures come from: counters where there are any, else a declared figure, else nothing.
 
-A figure without its method is worthless, so the two always travel together: `rapl` is read from the
-processor's counters, `model` is declared watts times CPU time, `none` is an honest zero.
+A figure without its method is worthless, so the two always travel together: `nvml` is read from the GPU's
+counter, `rapl` from the processor's, `model` is declared watts times CPU time, `none` is an honest zero.
 """
 
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from marketplace.protocol.annex import EnergyMethod
+from worker.metering.nvml import NvmlCounters
 
 POWERCAP = Path("/sys/class/powercap")
+Counters = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One stretch of work between two readings of a counter."""
+    """One stretch of work between two readings of a source's counters."""
 
-    before: int
-    after: int
+    before: Counters
+    after: Counters
     cpu_nanoseconds: int
     wall_nanoseconds: int
 
@@ -33,21 +37,46 @@ class EnergySource(Protocol):
     def method(self) -> EnergyMethod:
         """How the figures come about."""
 
-    def read(self) -> int:
-        """Counter as it stands now."""
+    def read(self) -> Counters:
+        """Counters as they stand now."""
+
+    def drawn_microjoules(self, before: Counters, after: Counters) -> int:
+        """What the devices drew between two readings, whoever used it; 0 without a counter."""
 
     def microjoules(self, window: Window) -> int:
         """Energy of the work done in the window."""
 
 
+def open_book(*, milliwatts_per_core: int = 0, gpu: str | None = None) -> EnergyBook:
+    """The account of a process over its best source; arguments as of `choose_source`."""
+    source = choose_source(milliwatts_per_core=milliwatts_per_core, gpu=gpu)
+    return EnergyBook(source, gpu=NvmlCounters.open(gpu) if gpu else None)
+
+
 def choose_source(
-    *, milliwatts_per_core: int = 0, powercap: Path = POWERCAP, cores: int | None = None
+    *,
+    milliwatts_per_core: int = 0,
+    gpu: str | None = None,
+    powercap: Path = POWERCAP,
+    cores: int | None = None,
 ) -> EnergySource:
-    """Best source this machine has: RAPL, else the declared figure, else none."""
+    """Best source this machine has for the work of one process.
+
+    Args:
+        milliwatts_per_core: declared draw of a busy core, for a machine without counters.
+        gpu: UUID of the GPU the work runs on; None when it runs on the processor.
+        powercap: where Linux shows RAPL.
+        cores: of this machine; RAPL's figure is shared by them.
+    """
     packages = _readable_packages(powercap)
-    if packages:
-        return RaplSource(packages, cores=cores or os.cpu_count() or 1)
-    return DeclaredSource(milliwatts_per_core)
+    rapl = RaplSource(packages, cores=cores or os.cpu_count() or 1) if packages else None
+    counters = NvmlCounters.open(gpu) if gpu else None
+    nvml = NvmlSource(counters) if counters else None
+    if nvml and rapl:
+        return BothSources(nvml, rapl)
+    # Without its GPU's counter, a processor's figure would pass for the whole.
+    measured = nvml or (None if gpu else rapl)
+    return measured or DeclaredSource(milliwatts_per_core)
 
 
 class RaplSource:
@@ -62,21 +91,67 @@ class RaplSource:
 
     def __init__(self, packages: tuple[Path, ...], *, cores: int) -> None:
         self._counters = tuple(package / "energy_uj" for package in packages)
-        self._range = sum(_number(package / "max_energy_range_uj") for package in packages)
+        self._ranges = tuple(_number(package / "max_energy_range_uj") for package in packages)
         self._cores = cores
 
-    def read(self) -> int:
-        """Sum of the packages' counters, microjoules."""
-        return sum(_number(counter) for counter in self._counters)
+    def read(self) -> Counters:
+        """Each package's counter, microjoules."""
+        return tuple(_number(counter) for counter in self._counters)
+
+    def drawn_microjoules(self, before: Counters, after: Counters) -> int:
+        """Each counter starts again from zero past its range."""
+        pairs = zip(before, after, self._ranges, strict=True)
+        return sum((now - then) % (limit + 1) if now < then else now - then for then, now, limit in pairs)
 
     def microjoules(self, window: Window) -> int:
         """Share of what the packages drew."""
-        drawn = window.after - window.before
-        if drawn < 0:
-            # A counter started again from zero. With several packages the true wrap is smaller than the
-            # summed range; the remainder keeps the figure non-negative and below one full range.
-            drawn %= max(1, self._range)
+        drawn = self.drawn_microjoules(window.before, window.after)
         return min(drawn, drawn * window.cpu_nanoseconds // max(1, window.wall_nanoseconds * self._cores))
+
+
+class NvmlSource:
+    """The energy counter of one GPU, which works for this process alone."""
+
+    method: EnergyMethod = "nvml"
+
+    def __init__(self, counters: NvmlCounters) -> None:
+        self._counters = counters
+
+    def read(self) -> Counters:
+        """Millijoules since the driver was loaded."""
+        return (self._counters.millijoules(),)
+
+    def drawn_microjoules(self, before: Counters, after: Counters) -> int:
+        """A driver that was loaded anew starts from zero; what it drew before is lost, never negative."""
+        return 1000 * max(0, after[0] - before[0])
+
+    def microjoules(self, window: Window) -> int:
+        """All of it: whatever the GPU draws during a step, it draws for the step."""
+        return self.drawn_microjoules(window.before, window.after)
+
+
+class BothSources:
+    """GPU and processor together."""
+
+    method: EnergyMethod = "nvml+rapl"
+
+    def __init__(self, nvml: EnergySource, rapl: EnergySource) -> None:
+        self._nvml, self._rapl = nvml, rapl
+
+    def read(self) -> Counters:
+        """The GPU's counter, then the processor's."""
+        return (*self._nvml.read(), *self._rapl.read())
+
+    def drawn_microjoules(self, before: Counters, after: Counters) -> int:
+        """Sum of both."""
+        nvml = self._nvml.drawn_microjoules(before[:1], after[:1])
+        return nvml + self._rapl.drawn_microjoules(before[1:], after[1:])
+
+    def microjoules(self, window: Window) -> int:
+        """Sum of both."""
+        times = (window.cpu_nanoseconds, window.wall_nanoseconds)
+        nvml = self._nvml.microjoules(Window(window.before[:1], window.after[:1], *times))
+        return nvml + self._rapl.microjoules(Window(window.before[1:], window.after[1:], *times))
 
 
 class DeclaredSource:
@@ -86,8 +161,12 @@ class DeclaredSource:
         self.method: EnergyMethod = "model" if milliwatts_per_core else "none"
         self._milliwatts = milliwatts_per_core
 
-    def read(self) -> int:
+    def read(self) -> Counters:
         """Nothing to read."""
+        return ()
+
+    def drawn_microjoules(self, before: Counters, after: Counters) -> int:  # noqa: ARG002 - no counter
+        """Nobody measures what is drawn."""
         return 0
 
     def microjoules(self, window: Window) -> int:
@@ -95,9 +174,55 @@ class DeclaredSource:
         return self._milliwatts * window.cpu_nanoseconds // 1_000_000
 
 
+class EnergyBook:
+    """A source that keeps account: what was drawn since the start, and how much of it jobs were charged.
+
+    The difference is the idle share: waiting, loading, and other programs on the same counter. It belongs to
+    the node and to no job. Engines of one process share one book. `batch` is the size of the last step.
+    """
+
+    def __init__(self, source: EnergySource, *, gpu: NvmlCounters | None = None) -> None:
+        """`gpu` is the GPU the energy is of, for its other sensors."""
+        self._source = source
+        self.gpu = gpu
+        self._lock = threading.Lock()
+        self._last = source.read()
+        self._drawn = 0
+        self._charged = 0
+        self.batch = 0
+
+    @property
+    def method(self) -> EnergyMethod:
+        """How the figures come about."""
+        return self._source.method
+
+    def read(self) -> Counters:
+        """Counters as they stand now."""
+        return self._source.read()
+
+    def drawn_microjoules(self, before: Counters, after: Counters) -> int:
+        """As the source says."""
+        return self._source.drawn_microjoules(before, after)
+
+    def microjoules(self, window: Window) -> int:
+        """Energy of a window, and a line in the book."""
+        energy = self._source.microjoules(window)
+        with self._lock:
+            self._charged += energy
+        return energy
+
+    def balance(self) -> tuple[int, int]:
+        """Microjoules charged to jobs, and idle; read it more often than a counter wraps (minutes)."""
+        with self._lock:
+            now = self._source.read()
+            self._drawn += self._source.drawn_microjoules(self._last, now)
+            self._last = now
+            return self._charged, max(0, self._drawn - self._charged)
+
+
 def _readable_packages(powercap: Path) -> tuple[Path, ...]:
     # Top-level zones only ("intel-rapl:0"): the nested ones ("intel-rapl:0:0") are parts of them.
-    zones = sorted(powercap.glob("intel-rapl:[0-9]*")) if powercap.is_dir() else []
+    zones: Sequence[Path] = sorted(powercap.glob("intel-rapl:[0-9]*")) if powercap.is_dir() else []
     return tuple(zone for zone in zones if zone.name.count(":") == 1 and _is_readable(zone))
 
 

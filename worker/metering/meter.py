@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from marketplace.protocol.annex import EnergyMethod
-from worker.metering.energy import DeclaredSource, EnergySource, Window
+from worker.metering.energy import Counters, DeclaredSource, EnergyBook, EnergySource, Window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +37,11 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Clocks and counter at the start of a step."""
+    """Clocks and counters at the start of a step."""
 
     cpu_nanoseconds: int
     wall_nanoseconds: int
-    counter: int
+    counters: Counters
 
 
 class StepMeter:
@@ -74,8 +74,10 @@ class StepMeter:
         """Adds the step since `mark` to each tally, in proportion to its tokens; sums stay exact."""
         cpu = self._cpu_clock() - mark.cpu_nanoseconds
         wall = self._wall_clock() - mark.wall_nanoseconds
-        energy = self._source.microjoules(Window(mark.counter, self._source.read(), cpu, wall))
+        energy = self._source.microjoules(Window(mark.counters, self._source.read(), cpu, wall))
         tokens = [count for _, count in shares]
+        if isinstance(self._source, EnergyBook):
+            self._source.batch = len(shares)
         parts = zip(shares, split(cpu, tokens), split(energy, tokens), strict=True)
         for (tally, _), own_cpu, own_energy in parts:
             tally.device_nanoseconds += own_cpu

@@ -1,6 +1,6 @@
 """Models a node serves: what they are (manifest), where they come from (catalogue)."""
 
-from worker.models.catalogue import ModelDir, ensure, find, from_directory, from_hub
+from worker.models.catalogue import ModelDir, ensure, find, from_directory, from_hub, offered_as
 from worker.models.entries import CATALOGUE, Entry, Task
 from worker.models.errors import ModelError, ModelErrorCode
 from worker.models.manifest import Manifest
@@ -17,4 +17,5 @@ __all__ = [
     "find",
     "from_directory",
     "from_hub",
+    "offered_as",
 ]

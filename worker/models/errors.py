@@ -20,7 +20,7 @@ class ModelErrorCode(StrEnum):
 
 _HINTS: Final[dict[ModelErrorCode, str]] = {
     ModelErrorCode.MISSING: "Give the directory that holds config.json and the safetensors files.",
-    ModelErrorCode.UNSAFE_FILE: "Keep only safetensors, json and txt files, as plain files in the directory.",
+    ModelErrorCode.UNSAFE_FILE: "Give a folder of plain safetensors, json and txt files, or a .gguf file.",
     ModelErrorCode.INCOMPLETE: "Download the model again; config.json and *.safetensors are both needed.",
     ModelErrorCode.MISMATCH: "Delete the model's directory and fetch it again with the pinned libraries.",
     ModelErrorCode.UNKNOWN_NAME: "Name a model of the catalogue, or give a directory or hub id.",
@@ -32,8 +32,8 @@ _HINTS: Final[dict[ModelErrorCode, str]] = {
 class ModelError(Exception):
     """A model that cannot be used: code, what was found, and the remedy as `hint`."""
 
-    def __init__(self, code: ModelErrorCode, detail: str) -> None:
+    def __init__(self, code: ModelErrorCode, detail: str, *, hint: str = "") -> None:
         self.code = code
         self.detail = detail
-        self.hint = _HINTS[code]
+        self.hint = hint or _HINTS[code]
         super().__init__(f"{detail} {self.hint}")

@@ -20,6 +20,8 @@ from marketplace.telemetry.names import Log
 _BACK_OFF_SECONDS: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 # A worker that ran this long was healthy; its next failure is a first one again.
 _HEALTHY_SECONDS: Final = 60.0
+# What a spare process reads on its standard input when it is needed.
+GO: Final = b"go\n"
 _PARENT: Final = "WATT_NODE_PARENT_PID"
 _ORPHAN_POLL_SECONDS: Final = 1.0
 _ORPHAN_SECONDS: Final = 5.0
@@ -29,18 +31,29 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildSpec:
-    """How to run one Celery worker. `app` is the module that holds the Celery app."""
+    """How to run one Celery worker. `app` is the module that holds the Celery app.
+
+    With `spare`, a second process may wait with that module imported, to start at once.
+    """
 
     name: str
     app: str
     queue: str
     pool: str
     concurrency: int
+    spare: bool = False
 
     def command(self) -> list[str]:
         """Arguments to start it with this Python."""
+        return [sys.executable, "-m", "celery", *self._arguments()]
+
+    def spare_command(self) -> list[str]:
+        """Arguments to start the one that waits."""
+        return [sys.executable, "-m", "worker.node.spare", self.app, *self._arguments()]
+
+    def _arguments(self) -> list[str]:
         return [
-            *(sys.executable, "-m", "celery", "-A", self.app, "--quiet", "worker"),
+            *("-A", self.app, "--quiet", "worker"),
             *("-Q", self.queue, "-n", f"{self.name}@{self.queue}", "--pool", self.pool),
             *("--concurrency", str(self.concurrency), "--loglevel", "INFO"),
             *("--without-gossip", "--without-mingle", "--without-heartbeat"),
@@ -62,6 +75,7 @@ class Child:
         self._environment = environment
         self._on_exit = on_exit
         self._process: asyncio.subprocess.Process | None = None
+        self._spare: asyncio.subprocess.Process | None = None
         self._stopping = False
 
     @property
@@ -71,12 +85,27 @@ class Child:
         return self._process.pid if running and self._process else None
 
     async def start(self) -> None:
-        """Starts the process."""
-        # A session of its own: Ctrl-C reaches the daemon alone, which then stops its workers in order.
-        self._process = await asyncio.create_subprocess_exec(
-            *self.spec.command(), env=dict(self._environment), start_new_session=True
-        )
-        log.info(Log.STARTED, name=self.spec.name, pid=self._process.pid)
+        """Starts the process, or tells the spare one to go on."""
+        spare, self._spare = self._spare, None
+        if spare is not None and await _told(spare):
+            self._process = spare
+        else:
+            # A session of its own: Ctrl-C reaches the daemon alone, which then stops its workers in order.
+            self._process = await asyncio.create_subprocess_exec(
+                *self.spec.command(), env=dict(self._environment), start_new_session=True
+            )
+        log.info(Log.STARTED, name=self.spec.name, pid=self._process.pid, spare=self._process is spare)
+
+    async def keep_spare(self) -> None:
+        """Starts a spare process, where one is wanted and none waits."""
+        waits = self._spare is not None and self._spare.returncode is None
+        if self.spec.spare and not waits and not self._stopping:
+            self._spare = await asyncio.create_subprocess_exec(
+                *self.spec.spare_command(),
+                env=dict(self._environment),
+                stdin=asyncio.subprocess.PIPE,
+                start_new_session=True,
+            )
 
     async def wait_ready(self, ready: Callable[[int], bool], *, timeout_seconds: float) -> None:
         """Returns once `ready(pid)`.
@@ -121,6 +150,10 @@ class Child:
     async def stop(self, *, grace_seconds: float) -> None:
         """Ends the process, forcefully after `grace_seconds`. Idempotent."""
         self._stopping = True
+        if self._spare is not None and self._spare.returncode is None:
+            # It holds nothing anybody would miss.
+            _signal(self._spare.pid, signal.SIGKILL)
+            await self._spare.wait()
         process = self._process
         if process is None or process.returncode is not None:
             return
@@ -166,6 +199,19 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="orphan-watch", daemon=True).start()
+
+
+async def _told(spare: asyncio.subprocess.Process) -> bool:
+    """Whether the spare process heard that its time has come."""
+    if spare.returncode is not None or spare.stdin is None:
+        return False
+    try:
+        spare.stdin.write(GO)
+        await spare.stdin.drain()
+        spare.stdin.close()
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -19,6 +19,7 @@ from worker.ledger.task_names import infer_queue, settle_queue
 from worker.node.broker import Broker
 from worker.node.children import Child, ChildSpec, child_environment
 from worker.node.facts import INFER, SETTLE, Notes, RunningDaemon, write_running
+from worker.node.figures import reading, serve
 from worker.node.link import Identity, LinkState
 from worker.node.loops import every, watch_broker
 from worker.node.parts import DaemonOptions, Node, Parts, assemble
@@ -27,6 +28,9 @@ from worker.node.rules import Terms
 from worker.receipts.hints import listen
 from worker.settle.sessions import ReadsSessions
 
+# Threads that start jobs; a job that runs needs none.
+_HANDS: Final = 4
+_SPARE_MS: Final = 2_000
 _SECRETS: Final = {
     INFER: ("WATT_NODE_OWNER_KEY", "WATT_NODE_SETTLER_KEY", "WATT_NODE_ENCRYPTION_KEY"),
     SETTLE: ("WATT_NODE_OWNER_KEY", "WATT_NODE_SIGNING_KEY", "WATT_NODE_ENCRYPTION_KEY"),
@@ -87,12 +91,15 @@ class Daemon:
             node_id, epoch = await asyncio.to_thread(self._enrol)
             await asyncio.to_thread(self._notes.set_node_id, node_id)
             async with self._broker() as (broker_url, broker):
-                running = RunningDaemon(pid=os.getpid(), broker_url=broker_url, queue=self._options.queue)
-                write_running(run_dir / "daemon.json", running)
-                try:
-                    await self._serve(node_id, epoch, broker_url, broker)
-                finally:
-                    (run_dir / "daemon.json").unlink(missing_ok=True)
+                with self._metrics(run_dir / "infer.json") as port:
+                    running = RunningDaemon(
+                        pid=os.getpid(), broker_url=broker_url, queue=self._options.queue, metrics_port=port
+                    )
+                    write_running(run_dir / "daemon.json", running)
+                    try:
+                        await self._serve(node_id, epoch, broker_url, broker)
+                    finally:
+                        (run_dir / "daemon.json").unlink(missing_ok=True)
 
     async def _serve(self, node_id: int, epoch: int, broker_url: str, broker: Broker | None) -> None:
         queue = TaskQueue(
@@ -134,7 +141,11 @@ class Daemon:
             asyncio.create_task(listen(broker_url, self._options.queue, parts.hint), name="hints"),
             asyncio.create_task(every("reconcile", times.reconcile_ms, parts.reconcile), name="reconcile"),
             asyncio.create_task(every("settle", times.settle_ms, parts.settle), name="settle"),
+            asyncio.create_task(every("models", times.reconcile_ms, parts.look_at_models), name="models"),
         ]
+        if self._options.spare_worker:
+            spare = every("spare", _SPARE_MS, lambda: self._keep_spare(children[INFER]))
+            tasks.append(asyncio.create_task(spare, name="spare"))
         if broker is not None:
             turn = every("broker", times.reconcile_ms, lambda: watch_broker(broker))
             tasks.append(asyncio.create_task(turn, name="broker"))
@@ -193,6 +204,11 @@ class Daemon:
             return None
         return {model.model_id: model.task for model in self._notes.served()}
 
+    async def _keep_spare(self, infer: Child) -> None:
+        """One look; a spare's imports must not slow down a worker that is still starting."""
+        if infer.pid is not None and await asyncio.to_thread(self._notes.ready_pid, INFER) == infer.pid:
+            await infer.keep_spare()
+
     def _link_changed(self, url: str, state: LinkState) -> None:
         if state is LinkState.UP:
             self.connected.add(url)
@@ -211,17 +227,37 @@ class Daemon:
             app=options.worker_app,
             queue=infer_queue(options.queue) if role == INFER else settle_queue(options.queue),
             pool="threads" if role == INFER else "solo",
-            concurrency=options.slots if role == INFER else 1,
+            concurrency=_HANDS if role == INFER else 1,
+            spare=role == INFER and options.spare_worker,
         )
 
         def died(pid: int) -> None:
             # The process is gone for certain, so its leases need not run out first.
             freed = self._ledger.orders.release(worker_prefix(role, pid))
+            if role == INFER:
+                self._ledger.orders.forget_tasks()
             if freed:
                 log.warning(Log.LEASE_LOST, role=role, pid=pid, orders=len(freed))
 
         environment = child_environment(settings, os.getpid(), without=_SECRETS[role])
         return Child(spec, environment, on_exit=died)
+
+    @contextlib.contextmanager
+    def _metrics(self, live: Path) -> Iterator[int]:
+        wanted = self._options.metrics_port
+        if wanted < 0:
+            yield 0
+            return
+        try:
+            port, stop = serve(wanted, lambda: reading(self._ledger, live, self._now_ms()))
+        except OSError as error:
+            detail = f"/metrics cannot be served on 127.0.0.1:{wanted} ({error.strerror})"
+            raise BadRequest(ErrorCode.INVALID_REQUEST, detail) from error
+        log.info(Log.STARTED, name="metrics", port=port)
+        try:
+            yield port
+        finally:
+            stop()
 
     @contextlib.asynccontextmanager
     async def _broker(self) -> AsyncIterator[tuple[str, Broker | None]]:

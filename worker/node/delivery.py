@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from marketplace.protocol.wire import ChunkFrame, Frame, ReceiptFrame, Signed
-from worker.ledger import HeldChunk, HeldReceipt, Ledger
+from worker.ledger import Ledger, News
 
 Send = Callable[[Frame], Awaitable[None]]
 _NOTHING: Final = 0
@@ -75,20 +75,33 @@ class Delivery:
                 # Hints may be lost, and some brokers carry none: look at everything.
                 hinted = set(self._next)
             self._wake.clear()
-            for order_hash in hinted:
-                if order_hash in self._next and order_hash not in self._receipts_sent:
-                    await self._push(order_hash, send)
+            waiting = {
+                order_hash: self._next[order_hash]
+                for order_hash in hinted
+                if order_hash in self._next and order_hash not in self._receipts_sent
+            }
+            if waiting:
+                # One look for all orders: a look each would cost more than what it finds.
+                for news in await asyncio.to_thread(self._ledger.chunks.news, waiting):
+                    await self._push(news, send)
 
-    async def _push(self, order_hash: bytes, send: Send) -> None:
-        first = self._next[order_hash]
-        receipt, chunks = await asyncio.to_thread(self._load, order_hash, first)
-        for chunk in chunks:
-            await send(ChunkFrame(order_hash=order_hash, index=chunk.index, body=chunk.body))
-            if self._next.get(order_hash) != chunk.index:
+    async def _push(self, news: News, send: Send) -> None:
+        order_hash = news.order_hash
+        for index, body in news.bodies:
+            if self._next.get(order_hash) != index:
                 # Confirmed or started over while a frame was on its way.
                 return
-            self._next[order_hash] = chunk.index + 1
-        if receipt is None:
+            await send(ChunkFrame(order_hash=order_hash, index=index, body=body))
+            if self._next.get(order_hash) != index:
+                return
+            self._next[order_hash] = index + 1
+        if news.ended:
+            await self._push_receipt(order_hash, send)
+
+    async def _push_receipt(self, order_hash: bytes, send: Send) -> None:
+        receipt = await asyncio.to_thread(self._ledger.receipts.get, order_hash)
+        # While it was read, the order may have been confirmed, or started over with chunks to send first.
+        if receipt is None or self._next.get(order_hash) != receipt.chunks:
             return
         await asyncio.to_thread(self._ledger.receipts.sent, order_hash, now_ms=self._now_ms())
         self._receipts_sent.add(order_hash)
@@ -100,11 +113,6 @@ class Delivery:
                 chunks=receipt.chunks,
             )
         )
-
-    def _load(self, order_hash: bytes, first: int) -> tuple[HeldReceipt | None, list[HeldChunk]]:
-        # The receipt first: when it is there, so is every chunk it counts.
-        receipt = self._ledger.receipts.get(order_hash)
-        return receipt, self._ledger.chunks.of(order_hash, first)
 
     def _touch(self, hashes: list[bytes]) -> None:
         if hashes:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from marketplace.protocol import wire
-from marketplace.protocol.errors import ErrorCode, WattError
+from marketplace.protocol.errors import ErrorCode, LostRace, WattError
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Voucher
 from marketplace.telemetry.logs import get_logger
@@ -17,6 +17,7 @@ from worker.node.delivery import Delivery
 from worker.node.intake import Answer, Intake, Refusal
 from worker.node.queue import TaskQueue
 from worker.node.rules import MAX_SKEW_MS
+from worker.receipts import ReceiptDesk
 from worker.settle.vouchers import VoucherDesk
 
 Send = Callable[[wire.Frame], Awaitable[None]]
@@ -36,13 +37,19 @@ class FrameDesk:
         vouchers: VoucherDesk,
         queue: TaskQueue,
         deliveries: Mapping[str, Delivery],
+        receipts: ReceiptDesk,
+        tell_workers: Callable[[Sequence[bytes]], None],
         now_ms: Callable[[], int],
     ) -> None:
+        """`tell_workers` passes on orders to be cut short. Call this on the links' event loop."""
         self._ledger = ledger
         self._intake = intake
         self._vouchers = vouchers
         self._queue = queue
         self._deliveries = deliveries
+        self._receipts = receipts
+        self._tell_workers = tell_workers
+        self._loop = asyncio.get_running_loop()
         self._now_ms = now_ms
 
     async def receive(self, frame: wire.FromGateway, gateway: str, send: Send) -> None:
@@ -55,6 +62,8 @@ class FrameDesk:
             await asyncio.to_thread(
                 self._ledger.orders.extend, frame.orders, gateway, until_ms=frame.until_ms
             )
+        elif isinstance(frame, wire.Cancel):
+            await asyncio.to_thread(self._cancel, frame.order_hash, gateway)
         elif isinstance(frame, wire.Delivered):
             await self._delivered(frame.order_hash, gateway)
         elif isinstance(frame, wire.Superseded):
@@ -71,6 +80,26 @@ class FrameDesk:
         self._deliveries[gateway].add(taken.order_hash)
         if taken.answer is Answer.NEW:
             await asyncio.to_thread(self._queue.execute, taken.order_hash, taken.trace_id)
+
+    def _cancel(self, order_hash: bytes, gateway: str) -> None:
+        order = self._ledger.orders.get(order_hash)
+        if order is None or order.gateway != gateway or self._ledger.receipts.get(order_hash) is not None:
+            return
+        log.info(Log.JOB_CANCELLED, order_hash=to_hex(order_hash), trace_id=order.trace_id)
+        # Written first: the worker that holds the order, or takes it up next, finds it there.
+        self._ledger.cancels.ask(order_hash, now_ms=self._now_ms())
+        self._tell_workers([order_hash])
+        if not self._ledger.chunks.of(order_hash):
+            self._end_unstarted(order_hash)
+
+    def _end_unstarted(self, order_hash: bytes) -> None:
+        try:
+            self._receipts.fail(order_hash, None, "cancelled")
+        except LostRace:
+            # A worker has it and will end it.
+            return
+        for delivery in self._deliveries.values():
+            self._loop.call_soon_threadsafe(delivery.hint, order_hash)
 
     async def _voucher(self, frame: wire.VoucherFrame, send: Send) -> None:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ class RunningDaemon:
     pid: int
     broker_url: str
     queue: str
+    metrics_port: int = 0
 
 
 class Notes:
@@ -55,6 +56,8 @@ class Notes:
                 "name": model.name,
                 "task": model.task,
                 "context_tokens": model.context_tokens,
+                "canary_bps": model.canary_bps,
+                "offered": model.offered,
             }
             for model in models
         ]
@@ -99,7 +102,7 @@ class Notes:
 def write_running(path: Path, running: RunningDaemon) -> None:
     """Leaves word of this daemon, for its owner only: the broker's password is in it."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump({"pid": running.pid, "broker_url": running.broker_url, "queue": running.queue}, file)
+        json.dump(asdict(running), file)
 
 
 def read_running(path: Path) -> RunningDaemon:

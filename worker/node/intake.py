@@ -155,9 +155,9 @@ class Intake:
         try:
             self._store(order, held, session)
         except BadRequest as error:
-            if error.code not in (ErrorCode.SESSION_UNDERFUNDED, ErrorCode.UNKNOWN_SESSION):
+            if error.code is not ErrorCode.SESSION_UNDERFUNDED:
                 raise
-            # It may have been opened or topped up since it was read.
+            # It may have been topped up since it was read. One that is unknown was asked for just now.
             self._store(order, held, self._sessions.refresh(order.session_id, asked.key))
 
     def _store(self, order: Order, held: HeldOrder, session: HeldSession | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -87,6 +88,7 @@ class Link:
         self._offers_seconds = offers_seconds
         self._connection: ClientConnection | None = None
         self._refresh = asyncio.Event()
+        self._renew = asyncio.Event()
         self._was_up = False
 
     async def run(self) -> None:
@@ -113,8 +115,12 @@ class Link:
             failures += 1
 
     def beat_now(self) -> None:
-        """Sends a heartbeat and offers soon, such as when the node starts to drain."""
+        """Sends a heartbeat soon, such as when the node starts to drain."""
         self._refresh.set()
+
+    def offer_now(self) -> None:
+        """Sends offers soon, such as when the node serves other models."""
+        self._renew.set()
 
     async def send(self, frame: wire.Frame) -> None:
         """Sends a frame. Raises `OSError` when the link is down."""
@@ -201,7 +207,10 @@ class Link:
 
     async def _offer(self) -> None:
         while True:
-            await asyncio.sleep(self._offers_seconds)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._offers_seconds):
+                    await self._renew.wait()
+            self._renew.clear()
             await self.send(await self._calls.offers())
 
     async def _read(self, connection: ClientConnection) -> None:

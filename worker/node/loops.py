@@ -1,4 +1,4 @@
-"""The daemon's loops: tasks that got lost, vouchers to settle, a broker that died."""
+"""The daemon's loops: tasks that got lost, vouchers to settle, claims to make, a broker that died."""
 
 from __future__ import annotations
 
@@ -84,15 +84,24 @@ class Reconciler:
 class SettleTrigger:
     """Asks the settle process to look, and waits for it where that matters."""
 
-    def __init__(self, ledger: Ledger, queue: TaskQueue, *, every_ms: int) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        queue: TaskQueue,
+        *,
+        every_ms: int,
+        claims_due: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`claims_due` says whether there may be something to claim or to finalise."""
         self._ledger = ledger
         self._queue = queue
+        self._claims_due = claims_due
         self._notes = Notes(ledger)
         self._expires_seconds = max(1, every_ms // 1000)
 
     def step(self) -> None:
-        """Asks once, when there is anything to settle."""
-        if self._ledger.vouchers.unsettled():
+        """Asks once, when there is anything to settle or to claim."""
+        if self._ledger.vouchers.unsettled() or self._claims_due():
             self._queue.settle(everything=False, request="", expires_seconds=self._expires_seconds)
 
     def settle_all(self) -> str:

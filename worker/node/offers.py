@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from marketplace.protocol.eip712 import Domain
 from marketplace.protocol.messages import Offer
@@ -27,13 +26,21 @@ class Price:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
-    """A model an infer process reported as loaded; `source` is how the settings name it."""
+    """A model jobs may be for, as an infer process reported it.
+
+    Attributes:
+        source: the settings' name whose price holds.
+        canary_bps: above 0 while it is on trial under its name, for that share of 10,000.
+        offered: False while it only finishes what was offered before.
+    """
 
     source: str
     model_id: bytes
     name: str
-    task: Literal["chat", "embed"]
+    task: str
     context_tokens: int
+    canary_bps: int = 0
+    offered: bool = True
 
 
 class OfferBook:
@@ -63,7 +70,7 @@ class OfferBook:
 
     def current(self, served: Sequence[ServedModel]) -> Offers:
         """One standing offer for every priced model, signed anew past half its life."""
-        priced = [model for model in served if model.source in self._prices]
+        priced = [model for model in served if model.offered and model.source in self._prices]
         standing = self._ledger.offers.standing(self._now_ms() // 1000 + self._valid_seconds // 2)
         offers = [self._reuse(model, standing) or self._make(model) for model in priced]
         return Offers(
@@ -75,6 +82,7 @@ class OfferBook:
                     task=model.task,
                     context_tokens=model.context_tokens,
                     loaded=True,
+                    canary_bps=model.canary_bps,
                 )
                 for model in priced
             ],

@@ -19,7 +19,7 @@ from worker.node.offers import OfferBook, Price
 from worker.node.queue import TaskQueue
 from worker.node.rules import Terms
 from worker.receipts import ReceiptDesk
-from worker.receipts.hints import can_hint
+from worker.receipts.hints import can_hint, cancel_channel, publisher
 from worker.settle.sessions import ReadsSessions, SessionBook
 from worker.settle.vouchers import VoucherDesk
 
@@ -34,6 +34,8 @@ class DaemonOptions:
         broker_url: None starts the bundled Valkey.
         child_settings: environment by which the workers find the same settings.
         worker_app: module of the workers' Celery app.
+        spare_worker: an infer worker that has imported everything waits for the other's end.
+        metrics_port: where `/metrics` answers on loopback; 0: any free port, below 0: nowhere.
         poll_ms: how often the ledger is looked at for chunks the broker gave no hint of,
         poll_without_hints_ms: and how often when it carries none.
         stop_seconds: how long a stop waits for running jobs, and again for settling.
@@ -50,9 +52,11 @@ class DaemonOptions:
     grace_seconds: int
     session_max_age_ms: int
     visibility_timeout_seconds: int
+    spare_worker: bool
     start_seconds: int
     stop_seconds: int
     drain_seconds: int
+    metrics_port: int = -1
     poll_ms: int = 1_000
     poll_without_hints_ms: int = 100
     times: LoopTimes = field(default_factory=LoopTimes)
@@ -72,6 +76,19 @@ class Node:
     random: Callable[[int], bytes]
 
 
+class ModelWatch:
+    """Notices that other models are served than at the last look."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._notes = Notes(ledger)
+        self._seen = self._notes.served()
+
+    def changed(self) -> bool:
+        """Whether they are others now."""
+        before, self._seen = self._seen, self._notes.served()
+        return before != self._seen
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """The parts the daemon starts and stops. `hint` says that an order may have news."""
@@ -81,10 +98,18 @@ class Parts:
     reconciler: Reconciler
     trigger: SettleTrigger
     hint: Callable[[bytes], None]
+    watch: ModelWatch
 
     async def reconcile(self) -> None:
         """One turn of the reconciler."""
         await asyncio.to_thread(self.reconciler.step)
+
+    async def look_at_models(self) -> None:
+        """Offers anew when the infer process serves other models than it did."""
+        if await asyncio.to_thread(self.watch.changed):
+            for link in self.links.values():
+                link.offer_now()
+                link.beat_now()
 
     async def settle(self) -> None:
         """One turn of the settle trigger."""
@@ -127,21 +152,25 @@ def assemble(
         grace_seconds=options.grace_seconds,
         now_ms=node.now_ms,
     )
+    desk = ReceiptDesk(node.ledger, node.identity.signer, node.identity.domain, node.now_ms)
     reconciler = Reconciler(
         node.ledger,
         queue,
-        ReceiptDesk(node.ledger, node.identity.signer, node.identity.domain, node.now_ms),
+        desk,
         node.now_ms,
         resend_ms=options.times.resend_ms,
         hint=hint_from_thread,
     )
-    calls = _calls(node, queue, intake, sessions, deliveries, tasks, changed)
+    calls = _calls(node, queue, intake, sessions, deliveries, tasks, changed, desk)
     return Parts(
         intake=intake,
         links=_links(node, deliveries, calls),
         reconciler=reconciler,
-        trigger=SettleTrigger(node.ledger, queue, every_ms=options.times.settle_ms),
+        trigger=SettleTrigger(
+            node.ledger, queue, every_ms=options.times.settle_ms, claims_due=lambda: _claims_due(node)
+        ),
         hint=hint,
+        watch=ModelWatch(node.ledger),
     )
 
 
@@ -153,14 +182,17 @@ def _calls(
     deliveries: Mapping[str, Delivery],
     tasks: ServedTasks,
     changed: Callable[[str, LinkState], None],
+    receipts: ReceiptDesk,
 ) -> LinkCalls:
-    identity = node.identity
+    identity, options = node.identity, node.options
     desk = FrameDesk(
         ledger=node.ledger,
         intake=intake,
         vouchers=VoucherDesk(node.ledger, sessions, identity.domain, node.now_ms, node_id=identity.node_id),
         queue=queue,
         deliveries=deliveries,
+        receipts=receipts,
+        tell_workers=publisher(queue.broker_url, options.queue, cancel_channel(options.queue)),
         now_ms=node.now_ms,
     )
     book = OfferBook(
@@ -180,6 +212,13 @@ def _calls(
         receive=desk.receive,
         changed=changed,
     )
+
+
+def _claims_due(node: Node) -> bool:
+    now = node.now_ms() // 1000
+    claims = node.ledger.claims
+    unpaid = claims.unpaid(expired_after=now - node.options.grace_seconds, expired_by=now)
+    return bool(unpaid or claims.waiting())
 
 
 def _links(node: Node, deliveries: Mapping[str, Delivery], calls: LinkCalls) -> dict[str, Link]:

@@ -57,6 +57,7 @@ class TaskQueue:
 
     def __init__(self, broker_url: str, queue: str, *, visibility_timeout_seconds: int) -> None:
         self._queue = queue
+        self.broker_url = broker_url
         self._app = Celery("wattline-node", broker=broker_url, set_as_current=False)
         configure(self._app, visibility_timeout_seconds=visibility_timeout_seconds)
 

@@ -115,7 +115,7 @@ def check_session(order: Order, session: SessionFacts | None, terms: Terms, now_
         BadRequest: `unknown_session`, `order_misdirected` or `session_expired`.
     """
     if session is None:
-        raise BadRequest(ErrorCode.UNKNOWN_SESSION, "no session with this id under the order's key")
+        raise BadRequest(ErrorCode.UNKNOWN_SESSION, "no session with this whole id under the order's key")
     if session.node_id != terms.node_id:
         raise BadRequest(ErrorCode.ORDER_MISDIRECTED, f"the session is of node {session.node_id}")
     if session.key_epoch != terms.epoch:

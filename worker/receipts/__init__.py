@@ -3,6 +3,7 @@
 from worker.receipts.build import Work, failed_work
 from worker.receipts.desk import ReceiptDesk
 from worker.receipts.leases import Hold, LeaseKeeper, LeaseLapsed
+from worker.receipts.slots import Slots, Stopping
 from worker.receipts.spool import ChunkSpool
 
 __all__ = [
@@ -11,6 +12,8 @@ __all__ = [
     "LeaseKeeper",
     "LeaseLapsed",
     "ReceiptDesk",
+    "Slots",
+    "Stopping",
     "Work",
     "failed_work",
 ]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from marketplace.protocol.annex import Annex, EnergyMethod, exec_hash
+from marketplace.protocol.annex import Annex, EnergyMethod, Profile, Sampling, exec_hash
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.merkle import response_hash
 from marketplace.protocol.messages import Offer, Order, Receipt, ReceiptStatus
 from marketplace.protocol.pricing import amount_due
+from marketplace.protocol.trace import TraceBlock, pack_tokens, trace_root
 from worker.ledger import HeldOrder
 
-_CUT_SHORT: Final = frozenset({"deadline"})
+_CUT_SHORT: Final = frozenset({"deadline", "cancelled"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,10 @@ class Work:
     Attributes:
         finish: how it ended: an engine's finish, or why it failed.
         failed: nothing is charged.
+        profile: what decided the bits; empty for work that never ran.
+        sampling: how tokens were drawn; None when none were.
+        token_ids: of the answer.
+        trace: what the answer's blocks commit to.
         seed: 64 bits the sampling was drawn from.
     """
 
@@ -35,9 +40,10 @@ class Work:
     energy_millijoules: int = 0
     energy_method: EnergyMethod = "none"
     device_microseconds: int = 0
-    engine: str = ""
-    torch: str = ""
-    dtype: str = ""
+    profile: Profile = field(default_factory=Profile)
+    sampling: Sampling | None = None
+    token_ids: tuple[int, ...] = ()
+    trace: tuple[TraceBlock, ...] = ()
     seed: int = 0
 
 
@@ -50,7 +56,16 @@ def without_lease(work: Work, lease_until_ms: int, now_ms: int) -> Work:
     """The work as it may be signed at `now_ms`: failed once the gateway's lease has lapsed."""
     if work.failed or now_ms < lease_until_ms:
         return work
-    return replace(work, finish="lease_lapsed", failed=True, units_in=0, units_out=0)
+    return replace(
+        work,
+        finish="lease_lapsed",
+        failed=True,
+        units_in=0,
+        units_out=0,
+        sampling=None,
+        token_ids=(),
+        trace=(),
+    )
 
 
 def build(
@@ -62,9 +77,11 @@ def build(
     annex = Annex(
         trace_id=held.trace_id,
         model=to_hex(model_id),
-        engine=work.engine,
-        torch=work.torch,
-        dtype=work.dtype,
+        profile=work.profile,
+        profile_hash=to_hex(work.profile.digest()),
+        sampling=work.sampling,
+        token_ids=pack_tokens(work.token_ids),
+        trace_root=to_hex(trace_root(held.order_hash, work.trace)),
         seed=str(work.seed),
         units_in=work.units_in,
         units_out=work.units_out,

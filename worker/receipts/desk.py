@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from marketplace.protocol.eip712 import Domain
 from marketplace.protocol.errors import Broken, ErrorCode, LostRace
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Offer
 from marketplace.protocol.signing import Signer
+from marketplace.protocol.trace import encode_blocks
 from marketplace.telemetry.logs import get_logger
 from marketplace.telemetry.names import Log
 from worker.ledger import HeldOrder, HeldReceipt, Ledger, SignedReceipt
 from worker.receipts.build import Work, build, failed_work, without_lease
+
+_MOST_OFFERS: Final = 256
 
 log = get_logger(__name__)
 
@@ -25,16 +29,19 @@ class ReceiptDesk:
         self._signer = signer
         self._domain = domain
         self._now_ms = now_ms
+        self._offers: dict[bytes, Offer] = {}
 
-    def sign(self, order_hash: bytes, worker: str | None, work: Work) -> HeldReceipt:
-        """The order's receipt: the stored one, else one for this work.
+    def sign(
+        self, order_hash: bytes, worker: str | None, work: Work, known: HeldOrder | None = None
+    ) -> HeldReceipt:
+        """The order's receipt: the stored one, else one for this work. `known` is the order, if at hand.
 
         Work whose gateway lease has lapsed is signed as failed, with amount 0.
 
         Raises:
             LostRace: unknown order, or another process holds the worker lease.
         """
-        order = self._ledger.orders.get(order_hash)
+        order = known or self._ledger.orders.get(order_hash)
         if order is None:
             raise LostRace(ErrorCode.UNKNOWN_JOB, f"no order {to_hex(order_hash)} here")
         offer = self._offer(order.offer_hash)
@@ -62,10 +69,16 @@ class ReceiptDesk:
         return self.sign(order_hash, worker, work)
 
     def _offer(self, offer_hash: bytes) -> Offer:
-        held = self._ledger.offers.get(offer_hash)
-        if held is None:
-            raise Broken(ErrorCode.INTERNAL, f"offer {to_hex(offer_hash)} of an accepted order is gone")
-        return Offer.decode(held.message)
+        if len(self._offers) > _MOST_OFFERS:
+            self._offers.clear()
+        known = self._offers.get(offer_hash)
+        if known is None:
+            held = self._ledger.offers.get(offer_hash)
+            if held is None:
+                raise Broken(ErrorCode.INTERNAL, f"offer {to_hex(offer_hash)} of an accepted order is gone")
+            # An offer never changes; a node signs few in a process's life.
+            known = self._offers[offer_hash] = Offer.decode(held.message)
+        return known
 
     def _make(self, held: HeldOrder, offer: Offer, bodies: Sequence[bytes], work: Work) -> SignedReceipt:
         now_ms = self._now_ms()
@@ -79,5 +92,6 @@ class ReceiptDesk:
             amount_atoms=receipt.amount_atoms,
             status=receipt.status,
             chunks=len(bodies),
+            trace=encode_blocks(honest.trace) if honest.trace else b"",
             signed_at_ms=now_ms,
         )

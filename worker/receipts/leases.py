@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final
 
 from marketplace.protocol.errors import ErrorCode, LostRace
@@ -53,6 +52,7 @@ class LeaseKeeper:
         self._holds: dict[bytes, Hold] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self.on_cancel: Callable[[bytes], None] = _nobody_asks
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
 
     def start(self) -> None:
@@ -65,20 +65,20 @@ class LeaseKeeper:
         if self._thread.ident is not None:
             self._thread.join()
 
-    @contextmanager
-    def holding(self, order: HeldOrder) -> Iterator[Hold]:
-        """Keeps a claimed order's lease until the block ends."""
+    def hold(self, order: HeldOrder) -> Hold:
+        """Keeps a claimed order's lease until `let_go`."""
         hold = Hold(order)
         with self._lock:
             self._holds[order.order_hash] = hold
-        try:
-            yield hold
-        finally:
-            with self._lock:
-                self._holds.pop(order.order_hash, None)
+        return hold
+
+    def let_go(self, order_hash: bytes) -> None:
+        """Renews this order no more. Idempotent."""
+        with self._lock:
+            self._holds.pop(order_hash, None)
 
     def renew(self) -> None:
-        """Renews every lease once; holds that are gone are marked lost."""
+        """Renews every lease once; holds that are gone are marked lost, cancelled orders passed on."""
         with self._lock:
             holds = dict(self._holds)
         if not holds:
@@ -89,6 +89,9 @@ class LeaseKeeper:
                 hold.gateway_lease_until_ms = kept[order_hash]
             else:
                 hold.lost = True
+        # The daemon says so at once through the broker; this is for word that got lost.
+        for order_hash in self._ledger.cancels.among(holds):
+            self.on_cancel(order_hash)
 
     def _run(self) -> None:
         while not self._stop.wait(self.lease_ms / _RENEWALS_PER_LEASE / 1000):
@@ -96,3 +99,7 @@ class LeaseKeeper:
                 self.renew()
             except Exception as error:  # noqa: BLE001  # loop edge: a locked or full disk must not end renewing
                 log.warning(Log.LOOP_FAILED, loop="leases", reason=type(error).__name__)
+
+
+def _nobody_asks(_order_hash: bytes) -> None:
+    return

@@ -1,4 +1,4 @@
-"""Which vouchers are good, which are due, and what a skipped one means; pure."""
+"""Which vouchers are good, which are due, and what no voucher pays; pure."""
 
 from __future__ import annotations
 
@@ -50,6 +50,33 @@ class Candidate:
     closed: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpaid:
+    """A session with receipts that no voucher pays, named as in the ledger's `UnpaidSession`."""
+
+    session_id: bytes
+    expires_at: int
+    closed: bool
+    owed_atoms: int
+    unfinished: int
+    unconfirmed: int
+    voucher_waits: bool
+    claim_waits: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimNow:
+    """What the chain says of a claim; `settled_seq` and `expires_at` are its session's."""
+
+    pending_atoms: int
+    held_atoms: int
+    final_at: int
+    settled_seq: int
+    expires_at: int
+
+
+# Chain time may lag ours; only then is a session over for certain.
+_LATE_SECONDS: Final = 600
 HOPELESS: Final = frozenset({SettleStatus.STALE, SettleStatus.EXPIRED, SettleStatus.CLOSED})
 
 
@@ -125,6 +152,89 @@ def plan(
             min_total_atoms=1, max_age_ms=0, expiry_margin_seconds=0, max_items=policy.max_items
         )
     return [item.session_id for item in due(unsettled, policy, now_ms)]
+
+
+def is_over(expires_at: int, *, grace_seconds: int, now_ms: int) -> bool:
+    """Whether the escrow takes neither vouchers nor claims of a session any more, whatever its clock."""
+    return now_ms // 1000 >= expires_at + grace_seconds + _LATE_SECONDS
+
+
+def claimable(
+    unpaid: Sequence[Unpaid],
+    *,
+    min_atoms: int,
+    grace_seconds: int,
+    margin_seconds: int,
+    unconfirmed_seconds: int,
+    now_ms: int,
+) -> list[bytes]:
+    """Sessions to claim for now, soonest to be over first.
+
+    Only a session that has expired: until then a voucher may still come. Its own voucher is settled first,
+    for a claim behind it would make it stale; and its orders have ended, for a claim frees those left out.
+
+    Args:
+        unpaid: sessions with unpaid receipts.
+        min_atoms: least sum worth the gas of a claim and its end.
+        grace_seconds: time after expiry in which the escrow takes claims.
+        margin_seconds: a claim is sent this long before that time is over, or not at all.
+        unconfirmed_seconds: and only this long before that, while a gateway has not confirmed a receipt: it
+            may have given the job to another node, and one call is charged once (decision 7).
+        now_ms: now.
+    """
+    now = now_ms // 1000
+    closing_seconds = grace_seconds - margin_seconds
+    ready = [
+        item
+        for item in unpaid
+        if item.expires_at <= now < item.expires_at + closing_seconds
+        and (not item.unconfirmed or now >= item.expires_at + closing_seconds - unconfirmed_seconds)
+        and item.owed_atoms >= min_atoms
+        and not (item.closed or item.unfinished or item.voucher_waits or item.claim_waits)
+    ]
+    return [item.session_id for item in sorted(ready, key=lambda item: (item.expires_at, item.session_id))]
+
+
+def most_valuable(owed: Sequence[tuple[int, int]], *, most: int, limit_atoms: int) -> list[int]:
+    """Seqs of the receipts that one claim holds, ascending: the dearest that fit, of equal ones the first.
+
+    Args:
+        owed: seq and amount in atoms of each receipt.
+        most: receipts in one claim.
+        limit_atoms: what they may come to together.
+    """
+    chosen: list[int] = []
+    left_atoms = limit_atoms
+    for seq, amount_atoms in sorted(owed, key=lambda job: (-job[1], job[0])):
+        if len(chosen) < most and amount_atoms <= left_atoms:
+            chosen.append(seq)
+            left_atoms -= amount_atoms
+    return sorted(chosen)
+
+
+def look_due(
+    *, pending_atoms: int, final_at: int, is_settled: bool, read_at_ms: int, every_ms: int, now_ms: int
+) -> bool:
+    """Whether a claim is to be read from the chain.
+
+    Not seen there yet; or pending though its window is over or its session settled as far; or read long ago.
+    """
+    moved = pending_atoms > 0 and (is_settled or now_ms // 1000 >= final_at)
+    return final_at == 0 or moved or now_ms - read_at_ms >= every_ms
+
+
+def has_ended(now: ClaimNow, *, through_seq: int, was_seen: bool, grace_seconds: int, now_ms: int) -> bool:
+    """Whether nothing more will come of a claim through a seq.
+
+    Either it is decided: the session is settled as far, by the claim or by a voucher in its place, and the
+    court holds nothing. Or the chain has no such claim, and takes none any more. `was_seen` says that it had
+    it when it was last read; then one look without it may be a lagging node's.
+    """
+    if now.pending_atoms or now.held_atoms:
+        return False
+    if now.settled_seq >= through_seq:
+        return True
+    return not was_seen and is_over(now.expires_at, grace_seconds=grace_seconds, now_ms=now_ms)
 
 
 def _check_rises(voucher: Voucher, before: Before) -> None:

@@ -1,4 +1,4 @@
-"""Turns vouchers into earnings: load → decide → send → confirm → note, at most one transaction at a time."""
+"""Turns vouchers, and receipts without one, into earnings: load → decide → send → confirm → note."""
 
 from __future__ import annotations
 
@@ -9,50 +9,40 @@ from typing import TYPE_CHECKING, Final, Protocol
 from marketplace.chain import calls
 from marketplace.chain.calls import Call
 from marketplace.chain.deployment import Deployment
-from marketplace.protocol.errors import Broken, ChainTrouble, ErrorCode
+from marketplace.protocol.errors import ChainTrouble, ErrorCode
 from marketplace.protocol.hexes import from_hex, keccak, to_hex
 from marketplace.protocol.messages import SettleStatus, Voucher
 from marketplace.protocol.transactions import TxRecord, TxState
 from marketplace.telemetry.logs import get_logger
 from marketplace.telemetry.names import Log
 from worker.ledger import HeldSession, HeldVoucher, Ledger
+from worker.settle.claims import Claimer, ReadsClaims, SendsCalls
+from worker.settle.intents import COLLECT_INTENT, SETTLE_INTENT, fresh_intent
 from worker.settle.limits import SettleLimits
-from worker.settle.rules import HOPELESS, Candidate, plan
+from worker.settle.rules import HOPELESS, Candidate, is_over, plan
 from worker.settle.sessions import SessionBook
 
 if TYPE_CHECKING:
-    from marketplace.chain.client import ChainEvent, NodeState
+    from marketplace.chain.client import ChainEvent
 
-SETTLE_INTENT: Final = "settle:"
-COLLECT_INTENT: Final = "collect:"
 _POLL_SECONDS: Final = 0.5
-_TRIES: Final = 100
-# Chain time may lag ours; only then is a session over for certain.
-_LATE_SECONDS: Final = 600
-_OVER: Final = (TxState.CONFIRMED, TxState.REVERTED)
 
 log = get_logger(__name__)
 
 
-class ReadsChain(Protocol):
+class ReadsChain(ReadsClaims, Protocol):
     """What is needed of the chain beside sessions."""
-
-    def node(self, node_id: int) -> NodeState | None:
-        """A node; its earnings are what can be collected."""
 
     def events(self, first: int, last: int) -> list[ChainEvent]:
         """Escrow events of these blocks."""
 
 
-class Sends(Protocol):
+class Sends(SendsCalls, Protocol):
     """What is needed of the sender of the settler's transactions."""
 
     @property
     def address(self) -> str:
         """The settler."""
-
-    def send(self, intent: str, call: Call, trace_ids: str = "") -> TxRecord:
-        """Signs, persists, broadcasts; the same intent finds the same record."""
 
     def step(self) -> list[TxRecord]:
         """Moves pending records on; gives those that changed."""
@@ -81,9 +71,18 @@ class Settler:
         self._limits = limits
         self._now_ms = now_ms
         self._sleep = sleep
+        self._claims = Claimer(
+            ledger=ledger,
+            chain=chain,
+            sessions=sessions,
+            sender=sender,
+            deployment=deployment,
+            limits=limits,
+            now_ms=now_ms,
+        )
 
     def run(self, *, everything: bool = False) -> int:
-        """Settles what is due, then collects when it is worth it; gives the vouchers settled.
+        """Settles what is due, claims what no voucher pays, collects; gives the vouchers settled.
 
         Safe to repeat and to kill at any point: the next run finds the signed transaction and goes on.
 
@@ -98,7 +97,16 @@ class Settler:
             settled += paid
             if len(batch) < self._limits.policy.max_items or not paid:
                 break
+        settled += self._claim()
         self._collect()
+        return settled
+
+    def _claim(self) -> int:
+        self._claims.look()
+        if not self._claims.send():
+            return 0
+        settled = self._confirm()
+        self._claims.look()
         return settled
 
     def _batch(self, *, everything: bool) -> list[HeldVoucher]:
@@ -122,7 +130,13 @@ class Settler:
     def _plan(
         self, vouchers: Sequence[HeldVoucher], known: Mapping[bytes, HeldSession], *, everything: bool
     ) -> list[HeldVoucher]:
-        candidates = [_candidate(v, known[v.session_id]) for v in vouchers if v.session_id in known]
+        # The escrow takes no voucher below a claim that waits; one above it takes the claim's place.
+        claimed = {c.session_id: c.through_seq for c in self._ledger.claims.waiting() if c.pending_atoms}
+        candidates = [
+            _candidate(voucher, known[voucher.session_id])
+            for voucher in vouchers
+            if voucher.session_id in known and voucher.through_seq >= claimed.get(voucher.session_id, 0)
+        ]
         chosen = plan(
             candidates,
             self._limits.policy,
@@ -134,12 +148,12 @@ class Settler:
         return [by_session[session_id] for session_id in chosen]
 
     def _give_up(self, vouchers: Sequence[HeldVoucher], known: Mapping[bytes, HeldSession]) -> None:
-        now = self._now_ms() // 1000
+        now_ms = self._now_ms()
         for voucher in vouchers:
             session = known.get(voucher.session_id)
             if session is None:
                 continue
-            over = now >= session.expires_at + self._deployment.grace_seconds + _LATE_SECONDS
+            over = is_over(session.expires_at, grace_seconds=self._deployment.grace_seconds, now_ms=now_ms)
             if session.closed or over:
                 reason = SettleStatus.CLOSED if session.closed else SettleStatus.EXPIRED
                 self._note_skipped(voucher.session_id, reason)
@@ -151,14 +165,7 @@ class Settler:
         self._sender.send(self._intent(call), call, traces)
 
     def _intent(self, call: Call) -> str:
-        # The same items again are the same transaction, unless that one is over and left them unpaid.
-        base = SETTLE_INTENT + to_hex(keccak(call.data))
-        for attempt in range(1, _TRIES):
-            intent = base if attempt == 1 else f"{base}:{attempt}"
-            record = self._ledger.transactions.find(intent)
-            if record is None or record.state not in _OVER:
-                return intent
-        raise Broken(ErrorCode.INTERNAL, f"{base} was sent {_TRIES - 1} times and paid nothing")
+        return fresh_intent(self._ledger.transactions, SETTLE_INTENT + to_hex(keccak(call.data)))
 
     def _confirm(self) -> int:
         """Waits until nothing of this settler is pending; gives the sessions paid meanwhile."""

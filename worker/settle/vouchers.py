@@ -83,7 +83,7 @@ class VoucherDesk:
     def _session(self, voucher: Voucher, key: str) -> HeldSession:
         session = self._sessions.get(voucher.session_id, key)
         if session is None:
-            raise BadRequest(ErrorCode.VOUCHER_MISMATCH, f"{key} is not the key of this session")
+            raise BadRequest(ErrorCode.VOUCHER_MISMATCH, f"no session with this whole id under {key}")
         if session.node_id != self._node_id:
             raise BadRequest(ErrorCode.VOUCHER_MISMATCH, f"the session is of node {session.node_id}")
         if voucher.amount_atoms > session.deposited_atoms:

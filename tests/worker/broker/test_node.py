@@ -47,18 +47,18 @@ class Market:
     def domain(self) -> Any:
         return self.chain.deployment.domain
 
-    async def open_session(self, amount_atoms: int = 1_000_000) -> bytes:
+    async def open_session(self, amount_atoms: int = 1_000_000, *, seconds: int = 3_600) -> bytes:
         await self.gateway.wait_for(wire.Offers, timeout_seconds=60)
         node_id = self.notes.node_id
         assert node_id is not None
 
         def on_chain() -> Open:
             self.chain.fund(BUYER, amount_atoms)
-            return self.chain.open_session(BUYER, SESSION_KEY, node_id, amount_atoms)
+            return self.chain.open_session(BUYER, SESSION_KEY, node_id, amount_atoms, seconds=seconds)
 
         return (await asyncio.to_thread(on_chain)).digest(self.domain)
 
-    def frame(self, session_id: bytes, seq: int) -> wire.OrderFrame:
+    def frame(self, session_id: bytes, seq: int, *, seconds: int = 60) -> wire.OrderFrame:
         offer = Offer.decode(self.gateway.of(wire.Offers)[-1].offers[0].message)
         salt, payload = os.urandom(32), encode_payload(chat_payload())
         order = Order(
@@ -68,7 +68,7 @@ class Market:
             request_hash=request_hash(salt, payload),
             max_amount_atoms=2_000,
             issued_at_ms=now_ms(),
-            deadline_ms=now_ms() + 60_000,
+            deadline_ms=now_ms() + seconds * 1000,
             reply_key=bytes(32),
         )
         return wire.OrderFrame(
@@ -110,6 +110,7 @@ def settings_for(chain: Chain, folder: Path, gateway: FakeGateway, **changes: An
         "settle_min_total_atoms": 1_000_000_000,
         "stop_seconds": 20,
         "start_seconds": 60,
+        "spare_worker": False,
     }
     return NodeSettings(**values | changes)
 
@@ -317,6 +318,22 @@ async def test_workers_end_when_their_daemon_is_killed(chain: Chain, tmp_path: P
     async with running(chain, tmp_path) as market:
         await market.gateway.wait_for(wire.Offers, timeout_seconds=60)
         await eventually(lambda: not alive(left))
+
+
+async def test_session_that_ends_without_a_voucher_is_claimed_for(chain: Chain, tmp_path: Path) -> None:
+    async with running(chain, tmp_path, claim_min_atoms=1_000) as market:
+        session_id = await market.open_session(seconds=30)
+        await market.gateway.send(market.frame(session_id, 1, seconds=8))
+        receipt = (await market.gateway.wait_for(wire.ReceiptFrame))[-1]
+        await market.gateway.send(wire.Delivered(order_hash=receipt.order_hash))
+        await eventually(lambda: market.ledger.claims.covered_atoms() == 1_008, 60)
+        claim = chain.client.claim(session_id)
+        assert claim is not None
+        assert (claim.pending_atoms, claim.through_seq) == (1_008, 1)
+        options = ["--data-dir", str(market.settings.data_dir), "--json"]
+        result = await asyncio.to_thread(CliRunner().invoke, app, ["claims", *options])
+        (shown,) = json.loads(result.stdout)["claims"]
+        assert (shown["stage"], shown["final_at"]) == ("pending", claim.final_at)
 
 
 async def test_settle_command_settles_at_once(chain: Chain, tmp_path: Path) -> None:

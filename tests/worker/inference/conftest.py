@@ -9,13 +9,23 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessorPil,
+)
 
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.payloads import Answer, ChatMessage, ChatPayload, EmbedPayload
-from worker.inference.embed import EmbedEngine
+from tests.worker.inference.openai_server import running as running
+from tests.worker.inference.openai_server import server as server
 from worker.inference.engine import Chunk, Engine, EngineJob, EngineSettings, Outcome
-from worker.inference.generate import ChatEngine
+from worker.inference.tasks import build_engine
 from worker.metering import DeclaredSource
 from worker.models import ModelDir, from_directory
 
@@ -109,9 +119,8 @@ def start() -> Iterator[Start]:
     running: list[Engine] = []
 
     def open_engine(model: ModelDir, *, now_ms: Callable[[], int] = lambda: 0, **settings: Any) -> Engine:
-        kind = EmbedEngine if model.task == "embed" else ChatEngine
         chosen = EngineSettings(**{"chunk_ms": FAR, **settings})
-        engine = kind(model, chosen, energy=DeclaredSource(4000), now_ms=now_ms)
+        engine = build_engine(model, chosen, energy=DeclaredSource(4000), now_ms=now_ms)
         engine.load()
         running.append(engine)
         return engine
@@ -119,6 +128,21 @@ def start() -> Iterator[Start]:
     yield open_engine
     for engine in running:
         engine.close()
+
+
+@pytest.fixture(scope="session")
+def image_model(tmp_path_factory: pytest.TempPathFactory) -> ModelDir:
+    torch.manual_seed(5)
+    path = tmp_path_factory.mktemp("image") / "tiny"
+    labels = {0: "cat", 1: "dog", 2: "owl", 3: "fox"}
+    config = ViTConfig(
+        image_size=32, patch_size=8, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=48, initializer_range=0.3, id2label=labels,
+        label2id={label: i for i, label in labels.items()},
+    )  # fmt: skip
+    ViTForImageClassification(config).save_pretrained(path)
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(path)
+    return from_directory(path)
 
 
 class Asked:
@@ -129,6 +153,7 @@ class Asked:
         self.outcome = outcome
         answer = Answer(chunk.body for chunk in chunks)
         self.text, self.finish, self.vectors = answer.text, answer.finish, answer.floats()
+        self.rows = answer.rows
         self.tokens = [token for chunk in chunks for token in chunk.token_ids]
 
 

@@ -36,6 +36,7 @@ from worker.inference.errors import (
     EmptyInput,
     EngineFailed,
     ModelNotServed,
+    ModelRefused,
     OutOfContext,
     ResumeMismatch,
     TemplateRefused,
@@ -263,8 +264,11 @@ def test_reading_names_method_and_is_never_zero_for_work_done(chat_model: ModelD
 
 def test_profile_names_what_decides_the_bits(chat_model: ModelDir, start: Start) -> None:
     profile = start(chat_model, tile_rows=4, prompt_block=32).profile
-    assert profile.engine == "wattline-chat-1/tile4/block32/gumbel1"
+    assert (profile.engine, profile.tile_rows, profile.prompt_block) == ("wattline-chat-2", 4, 32)
+    assert (profile.sampler, profile.trace) == ("gumbel1", "blocks32/sign16/every4")
     assert (profile.torch, profile.dtype) == (torch.__version__, "float32")
+    assert profile.device.startswith("cpu/")
+    assert profile.template == chat_model.manifest.chat_template
 
 
 def test_prompt_beyond_the_context_is_refused(chat_model: ModelDir, start: Start) -> None:
@@ -361,15 +365,6 @@ def test_model_without_tokenizer_is_not_served(tmp_path: Path, start: Start) -> 
         start(from_directory(tmp_path / "bare"))
 
 
-def test_model_whose_attention_needs_more_is_refused_when_loading(tmp_path: Path, start: Start) -> None:
-    from transformers import Gemma2Config, Gemma2ForCausalLM
-
-    config = Gemma2Config(**SHARED, **HEADS, **ENDS, head_dim=16, max_position_embeddings=256)
-    model = save_chat_model(Gemma2ForCausalLM(config), tmp_path / "gemma")
-    with pytest.raises(EngineFailed, match="soft caps"):
-        start(model)
-
-
 def test_model_that_keeps_state_outside_attention_is_refused_when_loading(
     tmp_path: Path, start: Start
 ) -> None:
@@ -379,5 +374,5 @@ def test_model_that_keeps_state_outside_attention_is_refused_when_loading(
         vocab_size=258, hidden_size=32, num_hidden_layers=2, max_position_embeddings=64, **ENDS
     )
     model = save_chat_model(MambaForCausalLM(config), tmp_path / "mamba")
-    with pytest.raises(EngineFailed):
+    with pytest.raises(ModelRefused, match="serve a decoder"):
         start(model)

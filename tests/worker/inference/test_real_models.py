@@ -10,11 +10,18 @@ import numpy as np
 import pytest
 
 from marketplace.protocol.hexes import to_hex
-from marketplace.protocol.payloads import Answer, ChatMessage, ChatPayload, EmbedPayload
-from tests.worker.inference.conftest import Asked, ask, together
+from marketplace.protocol.payloads import (
+    Answer,
+    ChatMessage,
+    ChatPayload,
+    ClassifyPayload,
+    EmbedPayload,
+    RerankPayload,
+)
+from tests.worker.inference.conftest import Asked, Start, ask, together
 from worker.inference.engine import Engine, EngineSettings
 from worker.inference.pool import EnginePool, engine_builder
-from worker.models import CATALOGUE, ModelDir, ensure, manifest
+from worker.models import CATALOGUE, ModelDir, ensure, manifest, offered_as
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
 
@@ -103,3 +110,39 @@ def test_context_of_the_catalogue_is_what_the_models_read(pool: EnginePool) -> N
     assert engine.units_in(long) == CATALOGUE["all-minilm-l6-v2"].context_tokens
     config = (served(pool, "chat")[1].path / "config.json").read_text()
     assert f'"max_position_embeddings": {CATALOGUE["smollm2-135m-instruct"].context_tokens}' in config
+
+
+def test_sentences_get_the_label_a_reader_would_give(home: Path, start: Start) -> None:
+    model = offered_as(ensure("smollm2-135m-instruct", home, print), "classify")
+    engine = start(model)
+    labels = ("sports", "economy", "health", "politics")
+    texts = {
+        "The striker scored twice in the final.": "sports",
+        "The central bank raised rates again.": "economy",
+        "A new vaccine against malaria works.": "health",
+        "Parliament passed the budget.": "politics",
+    }
+    asked = {"model": to_hex(model.model_id), "labels": labels, "question": "Topic"}
+    answer = ask(engine, ClassifyPayload(input=tuple(texts), **asked))
+    assert [row["scores"][0]["label"] for row in answer.rows] == list(texts.values())
+    # In bfloat16, where the shape of a batch otherwise changes the rounding.
+    for place, text in enumerate(texts):
+        alone = ask(engine, ClassifyPayload(input=(text,), **asked))
+        assert alone.rows[0]["scores"] == answer.rows[place]["scores"]
+
+
+def test_document_that_answers_the_query_comes_first(home: Path, start: Start) -> None:
+    model = offered_as(ensure("smollm2-135m-instruct", home, print), "rerank")
+    documents = (
+        "Our offices are closed on Sundays.",
+        "Refunds are paid to your card within five days after you ask for them.",
+        "The weather in Lisbon is mild in winter.",
+        "Cats sleep sixteen hours a day.",
+    )
+    payload = RerankPayload(
+        model=to_hex(model.model_id), query="How can I get my money back?", documents=documents
+    )
+    answer = ask(start(model), payload)
+    shown = payload.shown(Answer(chunk.body for chunk in answer.chunks))["results"]
+    assert shown[0]["index"] == 1
+    assert not shown[0]["near_tie"]

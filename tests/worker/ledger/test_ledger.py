@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import secrets
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +15,36 @@ import pytest
 
 from marketplace.protocol.errors import BadRequest, Broken, LostRace
 from marketplace.protocol.transactions import TxRecord, TxState
-from tests.worker.support import GATEWAY, Bench
-from worker.ledger import HeldSession, Ledger, OrderState
+from tests.worker.support import GATEWAY, KEY, Bench
+from worker.ledger import HeldClaim, HeldOpening, HeldSession, Ledger, OrderState
 
 POSTGRES = "WATT_TEST_POSTGRES_URL"
 _numbers = itertools.count()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
-    """An empty ledger of each kind."""
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where there is no ledger yet, of each kind."""
     if request.param == "sqlite":
-        made = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
-        yield made
-        made.close()
+        yield f"sqlite:///{tmp_path / 'ledger.db'}"
     elif POSTGRES not in os.environ:
         pytest.skip(f"{POSTGRES} names no PostgreSQL server")
     else:
         schema = f"ledger_{os.getpid()}_{next(_numbers)}"
         with psycopg.connect(os.environ[POSTGRES], autocommit=True) as admin:
             admin.execute(f"CREATE SCHEMA {schema}")
-            made = Ledger(f"{os.environ[POSTGRES]}?options=-csearch_path%3D{schema}")
             try:
-                yield made
+                yield f"{os.environ[POSTGRES]}?options=-csearch_path%3D{schema}"
             finally:
-                made.close()
                 admin.execute(f"DROP SCHEMA {schema} CASCADE")
+
+
+@pytest.fixture
+def ledger(url: str) -> Iterator[Ledger]:
+    """An empty ledger of each kind."""
+    made = Ledger(url)
+    yield made
+    made.close()
 
 
 def record(**changes: Any) -> TxRecord:
@@ -53,6 +59,25 @@ def record(**changes: Any) -> TxRecord:
         "trace_ids": "a,b",
     }
     return TxRecord(**values | changes)
+
+
+def test_ledger_is_made_once_though_many_open_it_at_once(url: str) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        for made in pool.map(lambda _: Ledger(url), range(8)):
+            made.close()
+
+
+def test_session_is_stored_once_though_many_read_it_first_at_once(ledger: Ledger) -> None:
+    seen = HeldSession(
+        session_id=b"\x51" * 32, key=KEY.address, node_id=1, key_epoch=1, deposited_atoms=1 << 100,
+        paid_atoms=0, through_seq=0, expires_at=9, closed=False, read_at_ms=0,
+    )  # fmt: skip
+    opening = HeldOpening(session_id=seen.session_id, terms=None)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: ledger.openings.put(opening), range(8)))
+        list(pool.map(lambda n: ledger.sessions.put(replace(seen, read_at_ms=n)), range(8)))
+    assert ledger.openings.get(seen.session_id) == opening
+    assert ledger.sessions.get(seen.session_id) == replace(seen, read_at_ms=7)
 
 
 def test_journal_keeps_the_exact_record(ledger: Ledger) -> None:
@@ -190,6 +215,48 @@ def test_gateway_lease_never_moves_back_nor_for_another_gateway(bench: Bench) ->
     held = bench.ledger.orders.get(order_hash)
     assert held is not None
     assert held.gateway_lease_until_ms == until_ms
+
+
+def test_claim_goes_from_unpaid_receipts_to_its_end_on_every_database(ledger: Ledger, tmp_path: Path) -> None:
+    made = Bench(tmp_path, ledger)
+    expires_at = made.clock.ms // 1000 + 3_600
+    first, second, failed = made.receipt(1), made.receipt(2), made.receipt(3, failed=True)
+    for receipt in (first, failed):
+        ledger.receipts.sent(receipt.order_hash, now_ms=1)
+    assert ledger.claims.unpaid(expired_after=expires_at, expired_by=expires_at) == []
+    (unpaid,) = ledger.claims.unpaid(expired_after=expires_at - 1, expired_by=expires_at)
+    assert (unpaid.owed_atoms, unpaid.unfinished, unpaid.expires_at) == (1_003, 0, expires_at)
+    assert (unpaid.key, unpaid.voucher_waits, unpaid.claim_waits) == (KEY.address, False, False)
+    assert unpaid.unconfirmed == 1
+    ledger.receipts.sent(second.order_hash, now_ms=1)
+    assert sorted(ledger.claims.owed(made.session_id, after_seq=0)) == [(1, 1_003), (2, 1_003)]
+    assert ledger.claims.owed(made.session_id, after_seq=1) == [(2, 1_003)]
+    jobs = ledger.claims.jobs(made.session_id, [2, 1, 3])
+    assert [(job.seq, job.receipt, job.receipt_signature) for job in jobs] == [
+        (receipt.seq, receipt.message, receipt.signature) for receipt in (first, second)
+    ]
+    assert [job.seq for job in ledger.claims.jobs(made.session_id, [2])] == [2]
+    ledger.signing.delivered(second.order_hash, now_ms=2)
+    claim = HeldClaim(
+        session_id=made.session_id,
+        key=KEY.address,
+        terms=b"terms",
+        through_seq=1,
+        claimed_atoms=1_003,
+        paid_before_atoms=0,
+        made_at_ms=5,
+    )
+    ledger.claims.put(claim)
+    assert (ledger.claims.waiting(), ledger.claims.covered_atoms()) == ([claim], 0)
+    pending = replace(claim, pending_atoms=1_003, final_at=9)
+    ledger.claims.note(pending, settled_seq=0)
+    assert (ledger.claims.get(made.session_id), ledger.claims.covered_atoms()) == (pending, 1_003)
+    (unpaid,) = ledger.claims.unpaid(expired_after=expires_at - 1, expired_by=expires_at)
+    assert (unpaid.owed_atoms, unpaid.claim_waits, unpaid.unconfirmed) == (2_006, True, 1)
+    ended = replace(claim, paid_atoms=1_003, final_at=9, ended=True)
+    ledger.claims.note(ended, settled_seq=1)
+    assert (ledger.claims.waiting(), ledger.claims.all()) == ([], [ended])
+    assert ledger.receipts.totals()["open_atoms"] == 1_003
 
 
 def test_order_goes_from_acceptance_to_settlement_on_every_database(ledger: Ledger, tmp_path: Path) -> None:

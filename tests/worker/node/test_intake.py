@@ -73,7 +73,7 @@ def test_intake_refuses_session_that_was_never_opened(bench: Bench) -> None:
     ids=["another node", "another epoch", "closed", "over", "deadline at its end", "one atom short"],
 )
 def test_intake_refuses_session_that_cannot_pay(bench: Bench, state: State, code: ErrorCode) -> None:
-    bench.chain.sessions[(bench.session_id, KEY.address)] = state
+    bench.chain.put(bench.session_id, state)
     assert refused(bench, bench.frame()) is code
 
 
@@ -173,7 +173,7 @@ def test_intake_refuses_seq_a_voucher_has_ended(bench: Bench) -> None:
 
 
 def test_intake_refuses_beyond_the_deposit_counting_orders_in_flight(bench: Bench) -> None:
-    bench.chain.sessions[(bench.session_id, KEY.address)] = State(deposited_atoms=4_000)
+    bench.chain.put(bench.session_id, State(deposited_atoms=4_000))
     bench.take(1)
     bench.take(2)
     with pytest.raises(Refusal) as caught:
@@ -182,7 +182,7 @@ def test_intake_refuses_beyond_the_deposit_counting_orders_in_flight(bench: Benc
 
 
 def test_intake_counts_receipts_by_amount_and_vouchers_once(bench: Bench) -> None:
-    bench.chain.sessions[(bench.session_id, KEY.address)] = State(deposited_atoms=1_003 * 2 + 2_000)
+    bench.chain.put(bench.session_id, State(deposited_atoms=1_003 * 2 + 2_000))
     first, second = bench.receipt(1), bench.receipt(2)
     bench.vouchers.take(*bench.voucher(1, 1_003, [first.digest]))
     assert second.amount_atoms == 1_003
@@ -192,10 +192,9 @@ def test_intake_counts_receipts_by_amount_and_vouchers_once(bench: Bench) -> Non
 
 
 def test_intake_reads_the_session_again_when_it_looks_short(bench: Bench) -> None:
-    where = (bench.session_id, KEY.address)
-    bench.chain.sessions[where] = State(deposited_atoms=2_000)
+    bench.chain.put(bench.session_id, State(deposited_atoms=2_000))
     bench.take(1)
-    bench.chain.sessions[where] = State(deposited_atoms=4_000)
+    bench.chain.put(bench.session_id, State(deposited_atoms=4_000))
     bench.take(2)
 
 
@@ -231,7 +230,7 @@ def test_dead_sessions_do_not_count_as_the_nodes_exposure(bench: Bench) -> None:
     bench.receipt(1)
     bench.clock.ms += (3_600 + 900) * 1000
     other = b"\x52" * 32
-    bench.chain.sessions[(other, KEY.address)] = State(expires_at=bench.clock.ms // 1000 + 600)
+    bench.chain.put(other, State(expires_at=bench.clock.ms // 1000 + 600))
     offer = bench.sell()
     intake.take(bench.frame(1, session_id=other, offer_hash=offer.digest(DOMAIN)), GATEWAY)
 

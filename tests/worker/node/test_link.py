@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from marketplace.protocol import wire
-from marketplace.protocol.messages import Offer
+from marketplace.protocol.messages import Offer, Receipt, ReceiptStatus
 from marketplace.protocol.signing import signer_of
 from tests.worker.gateway import FakeGateway
 from tests.worker.support import DOMAIN, MODEL_ID, NODE, NODE_ID, Bench
@@ -25,6 +25,7 @@ class Queue:
     def __init__(self) -> None:
         self.tasks: list[bytes] = []
         self.up = True
+        self.broker_url = "amqp://nowhere"
 
     def execute(self, order_hash: bytes, trace_id: str) -> bool:
         self.tasks.append(order_hash)
@@ -59,6 +60,7 @@ class Linked:
             grace_seconds=900,
             session_max_age_ms=30_000,
             visibility_timeout_seconds=60,
+            spare_worker=False,
             start_seconds=1,
             stop_seconds=1,
             drain_seconds=1,
@@ -319,3 +321,73 @@ async def test_draining_node_says_so(bench: Bench) -> None:
         made.parts.intake.draining = True
         made.link.beat_now()
         await made.gateway.until(lambda: made.gateway.of(wire.Heartbeat)[-1].draining)
+
+
+async def test_cancelled_order_nobody_works_on_ends_free_at_once(bench: Bench) -> None:
+    async with linked(bench) as node:
+        await node.gateway.send(node.frame())
+        order_hash = (await node.gateway.wait_for(wire.Accepted))[0].order_hash
+        await node.gateway.send(wire.Cancel(order_hash=order_hash))
+        frame = (await node.gateway.wait_for(wire.ReceiptFrame))[0]
+        receipt = Receipt.decode(frame.receipt.message)
+        assert (receipt.status, receipt.amount_atoms) == (ReceiptStatus.FAILED, 0)
+
+
+async def test_cancel_of_a_running_order_is_left_to_its_worker(bench: Bench) -> None:
+    async with linked(bench) as node:
+        await node.gateway.send(node.frame())
+        order_hash = (await node.gateway.wait_for(wire.Accepted))[0].order_hash
+        clock = bench.clock
+        bench.ledger.orders.claim(order_hash, "me", now_ms=clock.ms, until_ms=clock.ms + 1_000)
+        await node.gateway.send(wire.Cancel(order_hash=order_hash))
+        await node.gateway.send(wire.Cancel(order_hash=order_hash))
+        while not await asyncio.to_thread(bench.ledger.cancels.among, [order_hash]):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert bench.ledger.receipts.get(order_hash) is None
+
+
+async def test_cancel_of_another_gateways_order_changes_nothing(bench: Bench) -> None:
+    order_hash = bench.take(1)
+    async with linked(bench) as node:
+        await node.gateway.send(wire.Cancel(order_hash=order_hash))
+        await node.gateway.send(wire.Cancel(order_hash=b"\x09" * 32))
+        # Frames are taken side by side, so the next order's answer alone would prove nothing.
+        await node.gateway.send(node.frame(2))
+        await node.gateway.wait_for(wire.Accepted)
+    assert bench.ledger.cancels.among([order_hash]) == set()
+    assert bench.ledger.receipts.get(order_hash) is None
+
+
+def version(name: str = "tiny", model_id: bytes = MODEL_ID, **changes: Any) -> ServedModel:
+    values = {"source": "tiny", "model_id": model_id, "name": name, "task": "chat", "context_tokens": 512}
+    return ServedModel(**(values | changes))
+
+
+async def test_version_on_trial_is_offered_beside_and_one_that_leaves_no_longer(bench: Bench) -> None:
+    trial = b"\x22" * 32
+    async with linked(bench) as made:
+        (first,) = (await made.gateway.wait_for(wire.Offers))[0].models
+        assert (first.model_id, first.canary_bps) == (MODEL_ID, 0)
+        notes = Notes(bench.ledger)
+        await asyncio.to_thread(
+            notes.report_ready, INFER, 1, [version(), version(model_id=trial, canary_bps=500)]
+        )
+        await made.parts.look_at_models()
+        await made.gateway.until(lambda: len(made.gateway.of(wire.Offers)) == 2)
+        both = made.gateway.of(wire.Offers)[-1]
+        assert [(m.model_id, m.canary_bps) for m in both.models] == [(MODEL_ID, 0), (trial, 500)]
+        assert len(both.offers) == 2
+        left = [version(model_id=trial), version(offered=False)]
+        await asyncio.to_thread(notes.report_ready, INFER, 1, left)
+        await made.parts.look_at_models()
+        await made.gateway.until(lambda: len(made.gateway.of(wire.Offers)) == 3)
+        assert [m.model_id for m in made.gateway.of(wire.Offers)[-1].models] == [trial]
+        assert [m.model_id for m in notes.served()] == [trial, MODEL_ID]
+
+
+async def test_same_models_again_are_not_offered_again(bench: Bench) -> None:
+    async with linked(bench) as made:
+        await made.gateway.wait_for(wire.Offers)
+        assert not made.parts.watch.changed()
+        await asyncio.to_thread(Notes(bench.ledger).report_ready, INFER, 2, [version()])
+        assert not made.parts.watch.changed()

@@ -50,6 +50,7 @@ class Desk:
                     node_id=self.node_id,
                     policy=POLICY,
                     collect_min_atoms=0,
+                    claim_min_atoms=0,
                     confirm_seconds=2,
                     retry_ms=1_000,
                 ),

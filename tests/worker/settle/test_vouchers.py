@@ -42,13 +42,13 @@ def test_voucher_above_the_deposit_is_refused_until_topped_up(bench: Bench) -> N
     receipt = bench.receipt(1)
     over = bench.voucher(1, 1_000_001, [receipt.digest])
     mismatch(bench, *over, says="above the deposit")
-    bench.chain.sessions[(bench.session_id, KEY.address)] = State(deposited_atoms=1_000_001)
+    bench.chain.put(bench.session_id, State(deposited_atoms=1_000_001))
     bench.vouchers.take(*over)
 
 
 def test_voucher_by_another_key_is_refused(bench: Bench) -> None:
     receipt = bench.receipt(1)
-    mismatch(bench, *bench.voucher(1, 1_003, [receipt.digest], signer=STRANGER), says="not the key")
+    mismatch(bench, *bench.voucher(1, 1_003, [receipt.digest], signer=STRANGER), says="no session")
 
 
 def test_voucher_with_a_broken_signature_is_refused(bench: Bench) -> None:
@@ -57,7 +57,7 @@ def test_voucher_with_a_broken_signature_is_refused(bench: Bench) -> None:
 
 
 def test_voucher_of_another_nodes_session_is_refused(bench: Bench) -> None:
-    bench.chain.sessions[(bench.session_id, KEY.address)] = State(node_id=8)
+    bench.chain.put(bench.session_id, State(node_id=8))
     mismatch(bench, *bench.voucher(1, 0, []), says="node 8")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.inference.sampling import choose, gumbel, nucleus
+from worker.proofs.sampling import choose, contenders, gumbel, nucleus
 
 LOGITS = np.log(np.array([0.5, 0.25, 0.15, 0.07, 0.03], dtype=np.float32))
 
@@ -62,6 +62,18 @@ def test_nucleus_shortcut_agrees_with_the_full_order(
 def test_noise_of_a_token_does_not_depend_on_which_others_are_asked_for() -> None:
     everything = gumbel(9, 4, np.arange(1000))
     assert (gumbel(9, 4, np.array([3, 999])) == everything[[3, 999]]).all()
+
+
+@given(st.integers(0, 2**64 - 1), st.sampled_from([0.1, 1.0, 8.0, 40.0]), st.sampled_from([1, 50, 700, 2000]))
+def test_only_tokens_that_cannot_win_are_left_out(seed: int, spread: float, temperature: int) -> None:
+    logits = np.random.default_rng(seed % 2**32).normal(0, spread, 5000).astype(np.float32)
+    everything = np.arange(len(logits))
+    sums = logits.astype(np.float64) * (1000.0 / temperature) + gumbel(seed, 3, everything)
+    assert pick(logits, temperature=temperature, seed=seed, position=3) == int(np.argmax(sums))
+    few = contenders(logits, 1000.0 / temperature, seed, 3)
+    assert np.argmax(sums) in few
+    if spread >= 8:
+        assert len(few) < len(logits) / 2
 
 
 def test_noise_is_pinned_so_that_auditors_elsewhere_find_the_same() -> None:

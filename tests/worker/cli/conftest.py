@@ -1,0 +1,2 @@
+from tests.hardhat import chain as chain
+from tests.hardhat import hardhat_node as hardhat_node

@@ -1,0 +1,1 @@
+"""Checks other nodes' work: computes an answer again from its receipt."""
