@@ -259,5 +259,7 @@ def hardhat_node() -> Iterator[Chain]:
 def chain(hardhat_node: Chain) -> Iterator[Chain]:
     """The session's node, put back to its former state after the test."""
     before = hardhat_node.node.snapshot()
+    # Hardhat adds the time that a revert takes back to its clock, which would run ahead of ours test by test.
+    hardhat_node.node.set_next_timestamp(max(int(time.time()), hardhat_node.client.head().timestamp + 1))
     yield hardhat_node
     hardhat_node.node.revert(before)

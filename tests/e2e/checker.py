@@ -7,24 +7,26 @@ and the receipts that nodes signed.
 
 from __future__ import annotations
 
-import json
-import urllib.request
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
 from eth_abi import decode as abi_decode
-from eth_abi import encode as abi_encode
 from eth_account import Account
 from eth_account.messages import encode_typed_data
-from eth_utils import keccak, to_checksum_address
+from eth_utils import keccak
 
 EVENTS = {
     "Deposited": ("address*", "uint128"),
     "Withdrawn": ("address*", "address", "uint128"),
     "SessionOpened": ("bytes32*", "address*", "uint32*", "address", "uint128", "uint48", "uint16"),
     "SessionToppedUp": ("bytes32*", "uint128", "uint128"),
-    "VoucherSettled": ("bytes32*", "uint32*", "uint32", "uint128", "bytes32"),
+    "VoucherSettled": ("bytes32*", "uint32", "uint128", "bytes32"),
+    "BatchSettled": ("address*", "bytes32", "bytes"),
+    "Claimed": ("bytes32*", "uint32", "uint128", "uint48", "bytes32[]"),
+    "ClaimReplaced": ("bytes32*", "uint128"),
+    "ClaimFinalised": ("bytes32*", "uint32", "uint128", "uint128"),
+    "ClaimResolved": ("bytes32*", "uint128", "bool"),
     "SessionClosed": ("bytes32*", "uint128", "uint128"),
     "Collected": ("uint32*", "address*", "uint128", "uint128"),
     "FeesWithdrawn": ("address", "uint128"),
@@ -81,6 +83,7 @@ class Evidence:
     fees: int = 0
     accounts: dict[str, int] = field(default_factory=dict)
     sessions: dict[str, tuple[int, int, int, bool]] = field(default_factory=dict)
+    claimed: dict[str, int] = field(default_factory=dict)
     earnings: dict[int, int] = field(default_factory=dict)
     receipts: list[SignedReceipt] = field(default_factory=list)
 
@@ -93,6 +96,7 @@ class Books:
     deposited: dict[str, int] = field(default_factory=dict)
     paid: dict[str, int] = field(default_factory=dict)
     through: dict[str, int] = field(default_factory=dict)
+    claimed: dict[str, int] = field(default_factory=dict)
     closed: set[str] = field(default_factory=set)
     key: dict[str, str] = field(default_factory=dict)
     buyer: dict[str, str] = field(default_factory=dict)
@@ -117,7 +121,9 @@ def check(evidence: Evidence) -> list[str]:
     """Every difference found, as sentences; empty when the books balance to the atom."""
     books = fold(evidence)
     faults = list(books.faults)
-    open_rest = sum(books.deposited[s] - books.paid[s] for s in books.deposited if s not in books.closed)
+    open_rest = sum(
+        books.claimed[s] if s in books.closed else books.deposited[s] - books.paid[s] for s in books.deposited
+    )
     owed = sum(books.accounts.values()) + open_rest + sum(books.earnings.values()) + books.fees
     _same(
         faults,
@@ -139,6 +145,7 @@ def check(evidence: Evidence) -> list[str]:
             session in books.closed,
         )
         _same(faults, f"session {session}", evidence.sessions.get(session), folded)
+        _same(faults, f"claimed from {session}", evidence.claimed.get(session), books.claimed[session])
     return faults + _check_receipts(evidence, books)
 
 
@@ -227,6 +234,7 @@ def _open(books: Books, event: Event) -> None:
     books.accounts[buyer] -= amount
     _not_negative(books, f"account {buyer}", books.accounts[buyer])
     books.deposited[session], books.paid[session], books.through[session] = amount, 0, 0
+    books.claimed[session] = 0
     books.buyer[session], books.node[session], books.key[session] = buyer, node, key
 
 
@@ -239,15 +247,63 @@ def _top_up(books: Books, event: Event) -> None:
 
 
 def _settle(books: Books, event: Event) -> None:
-    session, node, through, paid = "0x" + event.args[0].hex(), event.args[1], event.args[2], event.args[3]
-    books.settle_transactions.add(event.tx)
+    _settle_one(books, event.tx, "0x" + event.args[0].hex(), event.args[1], event.args[2])
+
+
+def _settle_batch(books: Books, event: Event) -> None:
+    packed = event.args[2]
+    for start in range(0, len(packed), 36):
+        short, rest = "0x" + packed[start : start + 24].hex(), packed[start + 24 : start + 36]
+        session = next(s for s in books.deposited if s.startswith(short))
+        through, paid = int.from_bytes(rest[:4], "big"), int.from_bytes(rest[4:], "big")
+        if books.key[session] != event.args[0]:
+            books.faults.append(f"session {session} was settled by another key")
+        _settle_one(books, event.tx, session, through, paid)
+
+
+def _settle_one(books: Books, tx: str, session: str, through: int, paid: int) -> None:
+    books.settle_transactions.add(tx)
     if paid < books.paid[session] or through < books.through[session] or paid > books.deposited[session]:
         books.faults.append(f"session {session} fell back or was overpaid")
-    if node != books.node[session]:
-        books.faults.append(f"session {session} was earned by node {node}")
-    books.earnings[node] += paid - books.paid[session]
+    books.earnings[books.node[session]] += paid - books.paid[session]
     books.paid[session], books.through[session] = paid, through
     books.vouchers.append((session, through, paid))
+
+
+def _claim(books: Books, event: Event) -> None:
+    session = "0x" + event.args[0].hex()
+    books.claimed[session] += event.args[2]
+    if books.paid[session] + books.claimed[session] > books.deposited[session]:
+        books.faults.append(f"more is claimed from session {session} than it has left")
+
+
+def _unclaim(books: Books, session: str, amount: int) -> None:
+    books.claimed[session] -= amount
+    _not_negative(books, f"claimed from session {session}", books.claimed[session])
+
+
+def _replace_claim(books: Books, event: Event) -> None:
+    short = "0x" + event.args[0][:24].hex()
+    _unclaim(books, next(s for s in books.deposited if s.startswith(short)), event.args[1])
+
+
+def _finalise(books: Books, event: Event) -> None:
+    session, through, amount, paid = "0x" + event.args[0].hex(), *event.args[1:4]
+    _unclaim(books, session, amount)
+    books.earnings[books.node[session]] += amount
+    books.paid[session] += amount
+    _same(books.faults, f"session {session}: paid after a claim", paid, books.paid[session])
+    books.through[session] = through
+
+
+def _resolve(books: Books, event: Event) -> None:
+    session, amount, is_paid = "0x" + event.args[0].hex(), event.args[1], event.args[2]
+    _unclaim(books, session, amount)
+    if is_paid:
+        books.earnings[books.node[session]] += amount
+        books.paid[session] += amount
+    elif session in books.closed:
+        books.accounts[books.buyer[session]] += amount
 
 
 def _close(books: Books, event: Event) -> None:
@@ -255,7 +311,8 @@ def _close(books: Books, event: Event) -> None:
     session, paid, returned = "0x" + args[0].hex(), args[1], args[2]
     if session in books.closed:
         books.faults.append(f"session {session} closed twice")
-    _same(books.faults, f"session {session}: paid + returned", paid + returned, books.deposited[session])
+    ended = paid + returned + books.claimed[session]
+    _same(books.faults, f"session {session}: paid + returned + claimed", ended, books.deposited[session])
     _same(books.faults, f"session {session}: paid at close", paid, books.paid[session])
     books.closed.add(session)
     books.accounts[books.buyer[session]] += returned
@@ -267,6 +324,11 @@ _HANDLERS = {
     "SessionOpened": _open,
     "SessionToppedUp": _top_up,
     "VoucherSettled": _settle,
+    "BatchSettled": _settle_batch,
+    "Claimed": _claim,
+    "ClaimReplaced": _replace_claim,
+    "ClaimFinalised": _finalise,
+    "ClaimResolved": _resolve,
     "SessionClosed": _close,
     "Collected": _collect,
     "FeesWithdrawn": _withdraw_fees,
@@ -304,93 +366,3 @@ def _digest(evidence: Evidence, name: str, layout: str, values: dict[str, Any]) 
 
 def _signer(evidence: Evidence, name: str, layout: str, values: dict[str, Any], signature: bytes) -> str:
     return str(Account.recover_message(_signable(evidence, name, layout, values), signature=signature))
-
-
-class Witness:
-    """Reads evidence off a chain over plain JSON-RPC."""
-
-    def __init__(self, rpc_url: str, escrow: str, token: str) -> None:
-        self._url, self._escrow, self._token = rpc_url, escrow, token
-
-    def evidence(self, receipts: list[SignedReceipt]) -> Evidence:
-        """Events since genesis and the state of every account, session and node they name, at one block."""
-        block = self._rpc("eth_blockNumber")
-        found = Evidence(
-            chain_id=int(self._rpc("eth_chainId"), 16), escrow=self._escrow, token=self._token,
-            events=self._events(block), receipts=receipts,
-        )  # fmt: skip
-        books = fold(found)
-        found.token_balance = self._number(
-            block, self._token, "balanceOf(address)", ["address"], [self._escrow]
-        )
-        found.fees = self._number(block, self._escrow, "fees()", [], [])
-        for buyer in books.accounts:
-            found.accounts[buyer] = self._number(
-                block, self._escrow, "accountOf(address)", ["address"], [buyer]
-            )
-        for node in books.earnings:
-            data = self._call(block, self._escrow, "nodeAccount(uint32)", ["uint32"], [node])
-            found.earnings[node] = abi_decode(["address", "uint96"], data)[1]
-        for session, key in books.key.items():
-            found.sessions[session] = self._session(block, session, key)
-        return found
-
-    def _session(self, block: str, session: str, key: str) -> tuple[int, int, int, bool]:
-        raw = self._call(
-            block,
-            self._escrow,
-            "session(bytes32,address)",
-            ["bytes32", "address"],
-            [bytes.fromhex(session[2:]), key],
-        )
-        deposited, paid, through, _, _, _, flags = abi_decode(
-            ["uint64", "uint64", "uint32", "uint32", "uint40", "uint16", "uint8"], raw
-        )
-        return deposited, paid, through, bool(flags & 2)
-
-    def _events(self, block: str) -> list[Event]:
-        logs = self._rpc(
-            "eth_getLogs", {"fromBlock": "0x0", "toBlock": block, "address": [self._escrow, self._token]}
-        )
-        return [event for log in logs if (event := _decode(log))]
-
-    def _number(self, block: str, to: str, signature: str, kinds: list[str], values: list[Any]) -> int:
-        return int.from_bytes(self._call(block, to, signature, kinds, values), "big")
-
-    def _call(self, block: str, to: str, signature: str, kinds: list[str], values: list[Any]) -> bytes:
-        data = keccak(text=signature)[:4] + abi_encode(kinds, values)
-        return bytes.fromhex(self._rpc("eth_call", {"to": to, "data": "0x" + data.hex()}, block)[2:])
-
-    def _rpc(self, method: str, *params: Any) -> Any:
-        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
-        headers = {"content-type": "application/json"}
-        request = urllib.request.Request(self._url, body, headers)  # noqa: S310 - our own loopback chain
-        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
-            answer = json.load(response)
-        if "error" in answer:
-            raise RuntimeError(f"{method}: {answer['error']}")
-        return answer["result"]
-
-
-def _topic(name: str, kinds: tuple[str, ...]) -> str:
-    return "0x" + keccak(text=f"{name}({','.join(k.rstrip('*') for k in kinds)})").hex()
-
-
-_BY_TOPIC = {_topic(name, kinds): (name, kinds) for name, kinds in EVENTS.items()}
-
-
-def _decode(log: dict[str, Any]) -> Event | None:
-    if log["topics"][0] not in _BY_TOPIC:
-        return None
-    name, kinds = _BY_TOPIC[log["topics"][0]]
-    indexed = [bytes.fromhex(t[2:]) for t in log["topics"][1:]]
-    plain = [k for k in kinds if not k.endswith("*")]
-    rest = list(abi_decode(plain, bytes.fromhex(log["data"][2:])))
-    args = [abi_decode([k.rstrip("*")], indexed.pop(0))[0] if k.endswith("*") else rest.pop(0) for k in kinds]
-    args = [
-        to_checksum_address(a) if k.startswith("address") else a for a, k in zip(args, kinds, strict=True)
-    ]
-    return Event(
-        name, args, to_checksum_address(log["address"]),
-        int(log["blockNumber"], 16), int(log["logIndex"], 16), log["transactionHash"],
-    )  # fmt: skip

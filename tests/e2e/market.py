@@ -12,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from marketplace.local.market import Market, Wallet
+from marketplace.local.market import Market
 from marketplace.local.options import Style, UpOptions
 from marketplace.local.up import run_up
-from tests.e2e.checker import Evidence, SignedReceipt, Witness, fold
+from tests.e2e.checker import Evidence, SignedReceipt, fold
+from tests.e2e.witness import Witness
 
 MODELS = Path(os.environ.get("WATT_MODELS_DIR", "build/models"))
 
@@ -89,11 +90,6 @@ class MarketUnderTest:
 
     def _run(self) -> None:
         self._code = run_up(self._options, stop=self._stop)
-
-
-def wallet_of(market: Market, position: int) -> Wallet:
-    """One of the funded demo buyers."""
-    return market.buyers[position]
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str, every_seconds: float = 0.2) -> None:

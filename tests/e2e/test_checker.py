@@ -19,7 +19,7 @@ ESCROW, TOKEN = "0x5FbDB2315678afecb367f032d93F642f64180aa3", "0xe7f1725E7734CE2
 BUYER, OWNER = Account.from_key(b"\x01" * 32).address, Account.from_key(b"\x02" * 32).address
 NODE = Account.from_key(b"\x03" * 32)
 ZERO = "0x" + "00" * 20
-SESSION, GONE = b"\x0a" * 32, b"\x0b" * 32
+SESSION, GONE, HELD = b"\x0a" * 32, b"\x0b" * 32, b"\x0c" * 32
 DOMAIN = {"name": "Wattline", "version": "1", "chainId": 31337, "verifyingContract": ESCROW}
 
 
@@ -59,11 +59,20 @@ def books() -> Evidence:
         ("SessionOpened", [SESSION, BUYER, 1, BUYER, 200, 99, 1], ESCROW),
         ("SessionOpened", [GONE, BUYER, 1, BUYER, 50, 99, 1], ESCROW),
         ("SessionToppedUp", [SESSION, 100, 300], ESCROW),
-        ("VoucherSettled", [SESSION, 1, 2, 60, bytes(32)], ESCROW),
+        ("VoucherSettled", [SESSION, 2, 60, bytes(32)], ESCROW),
         ("SessionClosed", [GONE, 0, 50], ESCROW),
         ("Transfer", [ESCROW, OWNER, 38], TOKEN),
         ("Collected", [1, OWNER, 38, 2], ESCROW),
-        ("VoucherSettled", [SESSION, 1, 3, 75, bytes(32)], ESCROW),
+        ("VoucherSettled", [SESSION, 3, 75, bytes(32)], ESCROW),
+        ("Claimed", [SESSION, 5, 30, 9, []], ESCROW),
+        ("ClaimReplaced", [SESSION[:24] + bytes(8), 30], ESCROW),
+        ("BatchSettled", [BUYER, bytes(32), SESSION[:24] + bytes([0, 0, 0, 4]) + bytes(7) + b"\x5c"], ESCROW),
+        ("SessionOpened", [HELD, BUYER, 1, BUYER, 40, 99, 1], ESCROW),
+        ("Claimed", [HELD, 2, 35, 9, [bytes(32)]], ESCROW),
+        ("SessionClosed", [HELD, 0, 5], ESCROW),
+        ("ClaimFinalised", [HELD, 2, 20, 20], ESCROW),
+        ("ClaimResolved", [HELD, 10, True], ESCROW),
+        ("ClaimResolved", [HELD, 5, False], ESCROW),
         ("Transfer", [ESCROW, BUYER, 100], TOKEN),
         ("Withdrawn", [BUYER, BUYER, 100], ESCROW),
         ("Transfer", [ZERO, BUYER, 5], TOKEN),
@@ -72,9 +81,13 @@ def books() -> Evidence:
     return Evidence(
         chain_id=31337, escrow=ESCROW, token=TOKEN, events=events,
         token_balance=1_000 - 38 - 100, fees=2,
-        accounts={BUYER: 1_000 - 200 - 50 - 100 + 50 - 100},
-        sessions={"0x" + SESSION.hex(): (300, 75, 3, False), "0x" + GONE.hex(): (50, 0, 0, True)},
-        earnings={1: 75 - 40},
+        accounts={BUYER: 1_000 - 200 - 50 - 100 + 50 - 100 - 40 + 5 + 5},
+        sessions={
+            "0x" + SESSION.hex(): (300, 92, 4, False), "0x" + GONE.hex(): (50, 0, 0, True),
+            "0x" + HELD.hex(): (40, 30, 2, True),
+        },
+        claimed={"0x" + session.hex(): 0 for session in (SESSION, GONE, HELD)},
+        earnings={1: 92 - 40 + 30},
         receipts=[receipt(1, 20, "a"), receipt(2, 20, "b"), receipt(3, 5, "c"), receipt(4, 7, "d")],
     )  # fmt: skip
 
@@ -121,8 +134,9 @@ PLANTED = {
         f"{name}[{position}]{by:+d}": bump_event(name, position, by)
         for name, position in (
             ("Deposited", 1), ("Withdrawn", 2), ("SessionOpened", 4), ("SessionToppedUp", 1),
-            ("SessionToppedUp", 2), ("VoucherSettled", 3), ("SessionClosed", 1), ("SessionClosed", 2),
-            ("Collected", 2), ("Collected", 3), ("Transfer", 2),
+            ("SessionToppedUp", 2), ("VoucherSettled", 2), ("SessionClosed", 1), ("SessionClosed", 2),
+            ("Collected", 2), ("Collected", 3), ("Transfer", 2), ("Claimed", 2), ("ClaimReplaced", 1),
+            ("ClaimFinalised", 2), ("ClaimFinalised", 3), ("ClaimResolved", 1),
         )
         for by in (1, -1)
     },

@@ -70,6 +70,16 @@ def test_embed_reads_a_file_and_gives_a_vector_a_line(watt: Terminal, tmp_path: 
     assert [len(vector) for vector in vectors] == [384, 384]
 
 
+def test_granted_key_buys_from_its_buyers_account_until_it_is_revoked(watt: Terminal) -> None:
+    before = watt.json("wallet", "show")["account_atoms"]
+    made = watt.json("keys", "create", "agent", "--cap", "0.5", "--for", "1h")
+    agent = ("--wallet", made["key_file"])
+    assert "Paris" in watt.run("run", QUESTION, "--max-tokens", "16", *agent).stdout
+    assert int(watt.json("wallet", "show")["account_atoms"]) < int(before)
+    watt.run("keys", "revoke", "agent")
+    assert watt.json("keys", "list")["keys"][0]["live"] is False
+
+
 def test_price_above_the_maximum_is_a_money_error_with_a_remedy(watt: Terminal) -> None:
     failed = watt.run("run", QUESTION, "--max-cost", "0.000001", code=4)
     assert "price_above_max" in failed.stderr

@@ -2,10 +2,27 @@ from __future__ import annotations
 
 import pytest
 
-from marketplace.funding.rules import EXPIRY_MARGIN_MS, Price, Purse, choose
+from marketplace.funding.rules import EXPIRY_MARGIN_MS, MOST_PROOF_BYTES, Price, Purse, check_payer, choose
+from marketplace.protocol import nodelist
+from marketplace.protocol.eip712 import Domain
 from marketplace.protocol.errors import BadRequest, ErrorCode
+from marketplace.protocol.messages import Open, TopUp
+from marketplace.protocol.signing import Signer
 
 DEADLINE_MS = 10_000
+BUYER, KEY, STRANGER = (Signer(bytes([number]) * 32) for number in (1, 2, 3))
+DOMAIN = Domain(31337, "0x5FbDB2315678afecb367f032d93F642f64180aa3")
+TERMS = Open(
+    buyer=BUYER.address,
+    key=KEY.address,
+    node_id=1,
+    amount_atoms=1,
+    open_before=1,
+    expires_at=2,
+    salt=bytes(32),
+)
+TOP_UP = TopUp(session_id=TERMS.digest(DOMAIN), deposited_atoms=5)
+PROOF = nodelist.proof((1, 2, 3), 1)
 
 
 def price(node_id, ceiling=10, epoch=1):
@@ -41,3 +58,28 @@ def test_underfunded_names_the_session_to_top_up():
     ) as seen:
         choose([price(1)], [purse(1, 3, name="less"), purse(1, 7, name="big")], DEADLINE_MS)
     assert seen.value.code is ErrorCode.SESSION_UNDERFUNDED
+
+
+@pytest.mark.parametrize("message", [TERMS, TOP_UP], ids=["open", "top-up"])
+def test_buyer_or_key_may_sign_and_a_key_may_prove_its_list(message):
+    check_payer(message, BUYER.sign(message, DOMAIN), DOMAIN, TERMS)
+    check_payer(message, KEY.sign(message, DOMAIN), DOMAIN, TERMS)
+    check_payer(message, KEY.sign(message, DOMAIN) + PROOF, DOMAIN, TERMS)
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        STRANGER.sign(TERMS, DOMAIN),
+        STRANGER.sign(TERMS, DOMAIN) + PROOF,
+        BUYER.sign(TERMS, DOMAIN) + PROOF,
+        KEY.sign(TERMS, DOMAIN) + PROOF[:-1],
+        KEY.sign(TERMS, DOMAIN) + bytes(MOST_PROOF_BYTES + 32),
+        KEY.sign(TOP_UP, DOMAIN),
+        b"",
+    ],
+)
+def test_nobody_else_and_nothing_else_opens_a_session(signature):
+    with pytest.raises(BadRequest) as seen:
+        check_payer(TERMS, signature, DOMAIN, TERMS)
+    assert seen.value.code is ErrorCode.BAD_SIGNATURE

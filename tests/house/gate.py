@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LOGS = ROOT / "build" / "test-logs"
 BIN = Path(sys.executable).parent
 TAIL_LINES = 120
+FAILURES = re.compile(r" +\d+ failing")
 
 # Markers from light to heavy; a test belongs to the heaviest it carries.
 LADDER = ("chain", "broker", "postgres", "rabbitmq", "model", "e2e")
@@ -57,6 +59,8 @@ def suites() -> list[Suite]:
         "types": ("mypy",),
         "solhint": ("npm", "run", "--silent", "lint"),
         "contracts": ("npm", "test", "--silent"),
+        # What else there is takes longer, or is the contracts' own suite.
+        "assure": ("scripts/assure", "static", "attacks", "model", "mutation"),
     }
     found = {name: Suite(name, command) for name, command in tools.items()}
     found["house"] = _pytest("house", "tests/house", "-n", "2", "--dist", "loadgroup")
@@ -107,8 +111,14 @@ def _run(suite: Suite, *, strict: bool) -> Outcome:
         outcome = Outcome(outcome.passed, outcome.failed + 1, outcome.skipped, f"over its {minutes:g} min")
     _line("✗" if outcome.failed else "✓", suite.name, outcome.word or _counts(outcome), seconds)
     if outcome.failed:
-        print("\n".join(log.read_text(errors="replace").splitlines()[-TAIL_LINES:]), flush=True)
+        print("\n".join(telling(log.read_text(errors="replace").splitlines())), flush=True)
     return outcome
+
+
+def telling(lines: list[str]) -> list[str]:
+    """The end of a log; of Hardhat's, the end that names what failed, before the calls that led there."""
+    failures = [at for at, line in enumerate(lines) if FAILURES.fullmatch(line)]
+    return lines[failures[-1] :][:TAIL_LINES] if failures else lines[-TAIL_LINES:]
 
 
 def _within(seconds: float, command: list[str], log: Path) -> int | None:

@@ -115,8 +115,9 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
 
 def _walk(path: str, command: Any) -> Iterable[tuple[str, Any]]:
     children = getattr(command, "commands", None)
-    if not children:
+    if not children or command.invoke_without_command:
         yield path, command
+    if not children:
         return
     for name, child in children.items():
         if not child.hidden:

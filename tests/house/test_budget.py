@@ -49,3 +49,12 @@ def test_skips_fail_a_strict_run_and_are_counted(pytester: pytest.Pytester) -> N
     strict = pytester.runpytest_subprocess("--strict-skips")
     assert strict.ret == pytest.ExitCode.TESTS_FAILED
     strict.stdout.fnmatch_lines(["*1 tests were skipped, none may be: *test_b*"])
+
+
+def test_failed_invariant_is_named_before_the_calls_that_broke_it() -> None:
+    calls = [f"    Counterexample {number}" for number in range(500)]
+    log = ["  ✔ test_a()", "", "  1 passing", "  1 failing", "", '    Error: Broken("verdict", 3, 0)', *calls]
+    shown = gate.telling(log)
+    assert shown[2] == '    Error: Broken("verdict", 3, 0)'
+    assert len(shown) == gate.TAIL_LINES
+    assert gate.telling(calls) == calls[-gate.TAIL_LINES :]

@@ -55,7 +55,7 @@ def test_python_numbers_settle_statuses_as_solidity_does() -> None:
     assert [status.value for status in SettleStatus] == list(range(len(SettleStatus)))
 
 
-@pytest.mark.parametrize("contract", ["Escrow", "NodeRegistry"])
+@pytest.mark.parametrize("contract", ["Escrow", "ModelRegistry", "NodeRegistry"])
 @pytest.mark.parametrize("kind", ["event", "error"])
 def test_decoder_knows_every_declaration(contract: str, kind: str) -> None:
     source = solidity_code(ROOT / f"contracts/interfaces/I{contract}.sol")

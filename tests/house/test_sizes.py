@@ -6,11 +6,16 @@ from tests.house.tree import functions, parsed, python_files, shown, solidity_fi
 
 FILE_LINES = 400
 FUNCTION_LINES = 60
-WIDER = {"contracts/Escrow.sol": 600}
+WIDER = {"contracts/interfaces/IEscrow.sol": 600}
 
 
 def test_no_file_is_longer_than_its_bar() -> None:
-    files = [*python_files(), *solidity_files(), *solidity_files("tests/contracts")]
+    files = [
+        *python_files(),
+        *solidity_files(),
+        *solidity_files("tests/contracts"),
+        *solidity_files("tests/proofs"),
+    ]
     lengths = {shown(p): len(p.read_text().splitlines()) for p in files}
     assert {n: count for n, count in lengths.items() if count > WIDER.get(n, FILE_LINES)} == {}
 

@@ -27,12 +27,14 @@ DEPLOYMENT = Deployment(
     token="0x" + "11" * 20,
     registry="0x" + "22" * 20,
     escrow="0x" + "33" * 20,
+    court="0x" + "44" * 20,
     treasury="0x" + "44" * 20,
     token_symbol="TUSD",
     token_decimals=6,
     min_stake_atoms=1,
     max_session_seconds=86_400,
     grace_seconds=120,
+    challenge_seconds=21_600,
 )
 
 

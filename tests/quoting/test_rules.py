@@ -31,6 +31,7 @@ def listing(node_id=1, *, price=10, model_id="0xaa", valid_until=2_000, **change
         "task": "chat",
         "context_tokens": 512,
         "loaded": True,
+        "canary_bps": 0,
         "connected": True,
         "draining": False,
         "free_slots": 1,
@@ -105,3 +106,37 @@ def test_name_stands_for_the_model_most_connected_nodes_serve():
     assert rules.resolve("0xbb", honest + other) == "0xbb"
     assert rules.resolve("tiny", [listing(3, connected=False)]) == "0xaa"
     assert rules.resolve("none", honest) is None
+
+
+def share_of(name, *listings):
+    """How many of 2,000 askings by name get the model 0xbb."""
+    asked = (rules.resolve(name, listings, number.to_bytes(4, "big")) for number in range(2_000))
+    return sum(model_id == "0xbb" for model_id in asked)
+
+
+def test_version_on_trial_gets_its_share_of_askings_by_name():
+    old, trial = listing(1), listing(1, model_id="0xbb", canary_bps=500)
+    assert 60 <= share_of("tiny", old, trial) <= 140
+    assert share_of("tiny", old, listing(1, model_id="0xbb", canary_bps=10_000)) == 2_000
+
+
+def test_share_of_one_node_is_its_share_of_what_all_nodes_of_the_name_get():
+    trial = listing(1, model_id="0xbb", canary_bps=5_000)
+    assert 400 <= share_of("tiny", listing(1), listing(2), trial) <= 600
+
+
+def test_trial_gets_nothing_of_askings_by_id_and_nothing_while_its_node_is_away():
+    old, trial = listing(1), listing(1, model_id="0xbb", canary_bps=10_000)
+    assert rules.resolve("0xaa", [old], b"any") == "0xaa"
+    assert rules.resolve("0xbb", [trial], b"any") == "0xbb"
+    away = listing(2, model_id="0xbb", canary_bps=10_000, connected=False)
+    assert share_of("tiny", old, away) == 0
+
+
+def test_name_without_a_ticket_never_means_a_trial():
+    trials = [listing(node, model_id="0xbb", canary_bps=9_000) for node in (1, 2, 3)]
+    assert rules.resolve("tiny", [listing(1), *trials]) == "0xaa"
+
+
+def test_trial_alone_under_its_name_serves_the_name():
+    assert share_of("tiny", listing(1, model_id="0xbb", canary_bps=500)) == 2_000
