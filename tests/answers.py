@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 from marketplace.protocol.payloads import (
     ChatPayload,
@@ -24,7 +25,8 @@ def chunks_for(
 ) -> list[bytes]:
     """Chunks of a whole answer; the last label, and the last document, win."""
     if isinstance(payload, ChatPayload):
-        return [*map(text_chunk, text), finish_chunk("stop")]
+        told = [] if payload.logprobs is None else [_told(payload.logprobs)]
+        return [*(text_chunk(piece, told) for piece in text), finish_chunk("stop")]
     if isinstance(payload, EmbedPayload):
         return [embeddings_chunk(0, [struct.pack(f"<{len(vector)}f", *vector) for _ in payload.input])]
     if isinstance(payload, ClassifyPayload):
@@ -37,3 +39,8 @@ def chunks_for(
     assert isinstance(payload, ImagesPayload)
     labels = ("cat", "dog", "owl")
     return [rows_chunk(0, [scored(labels, (1, 2, 3), payload.top) for _ in payload.images])]
+
+
+def _told(top: int) -> dict[str, Any]:
+    likeliest = {"id": 8, "token": "\N{REPLACEMENT CHARACTER}", "logprob_micro": -100_000}
+    return {"id": 7, "token": " é", "logprob_micro": -2_500_000, "top": [likeliest][:top]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -12,10 +13,12 @@ from marketplace.protocol.payloads import (
     BLANK_MODEL,
     MAX_INPUTS,
     MAX_OUTPUT_TOKENS,
+    MAX_TOP_LOGPROBS,
     Answer,
     ChatMessage,
     ChatPayload,
     EmbedPayload,
+    Logprobs,
     Payload,
     build_payload,
 )
@@ -33,8 +36,6 @@ _WITH_EFFECT: Final[dict[str, tuple[object, ...]]] = {
     "functions": ([],),
     "function_call": ("none", "auto"),
     "response_format": ({"type": "text"},),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
     "logit_bias": ({},),
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
@@ -93,6 +94,8 @@ class ChatCall(_Call):
     top_p: float | None = Field(default=None, ge=0, le=1)
     seed: int | None = Field(default=None, ge=-(1 << 63), le=_U64)
     stop: str | list[str] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
 
     def payload(self, fresh_seed: int) -> ChatPayload:
         """The canonical request. A seed is always named, so that a second node repeats the first's answer.
@@ -101,6 +104,10 @@ class ChatCall(_Call):
             BadRequest: it cannot be expressed.
         """
         self.refuse_unsupported()
+        if self.top_logprobs is not None and not self.logprobs:
+            raise BadRequest(
+                ErrorCode.INVALID_REQUEST, "top_logprobs needs logprobs: true", param="top_logprobs"
+            )
         temperature = 1.0 if self.temperature is None else self.temperature
         top_p = 1.0 if self.top_p is None else self.top_p
         return _built(
@@ -112,6 +119,7 @@ class ChatCall(_Call):
             top_p_milli=max(1, round(top_p * 1000)),
             seed=(fresh_seed if self.seed is None else self.seed) & _U64,
             stop=tuple([self.stop] if isinstance(self.stop, str) else self.stop or ()),
+            logprobs=(self.top_logprobs or 0) if self.logprobs else None,
         )
 
 
@@ -165,7 +173,8 @@ def task_answer(task: str, kind: type[Payload], model: str, answer: Answer) -> d
 def chat_completion(job_id: str, model: str, created: int, answer: Answer) -> dict[str, Any]:
     """A whole chat answer, without usage and receipt."""
     message = {"role": "assistant", "content": answer.text, "refusal": None}
-    choice = {"index": 0, "message": message, "finish_reason": finish_of(answer), "logprobs": None}
+    told = logprobs_of(answer.logprobs)
+    choice = {"index": 0, "message": message, "finish_reason": finish_of(answer), "logprobs": told}
     return {
         "id": f"chatcmpl-{job_id.removeprefix('job_')}",
         "object": "chat.completion",
@@ -176,12 +185,16 @@ def chat_completion(job_id: str, model: str, created: int, answer: Answer) -> di
 
 
 def chat_chunk(
-    job_id: str, model: str, created: int, delta: dict[str, Any] | None, finish: str | None = None
+    job_id: str,
+    model: str,
+    created: int,
+    delta: dict[str, Any] | None,
+    finish: str | None = None,
+    logprobs: Logprobs = (),
 ) -> dict[str, Any]:
     """One streamed chunk; without a delta, the last one that carries usage."""
-    choices = (
-        [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}]
-    )
+    choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": logprobs_of(logprobs)}
+    choices = [] if delta is None else [choice]
     return {
         "id": f"chatcmpl-{job_id.removeprefix('job_')}",
         "object": "chat.completion.chunk",
@@ -189,6 +202,14 @@ def chat_chunk(
         "model": model,
         "choices": choices,
     }
+
+
+def logprobs_of(logprobs: Logprobs) -> dict[str, Any] | None:
+    """OpenAI's log-probabilities; None when there are none."""
+    if not logprobs:
+        return None
+    rows = [_scored(row) | {"top_logprobs": [_scored(other) for other in row["top"]]} for row in logprobs]
+    return {"content": rows, "refusal": None}
 
 
 def embeddings(model: str, answer: Answer, encoding: str) -> dict[str, Any]:
@@ -205,6 +226,13 @@ def embeddings(model: str, answer: Answer, encoding: str) -> dict[str, Any]:
 def finish_of(answer: Answer) -> str:
     """OpenAI's word for why the text ends."""
     return _FINISH.get(answer.finish or "", "length")
+
+
+def _scored(row: Mapping[str, Any]) -> dict[str, Any]:
+    token = row["token"]
+    # Part of a character has no text of its own, and its bytes are not on the wire.
+    data = None if "\N{REPLACEMENT CHARACTER}" in token else list(token.encode())
+    return {"token": token, "logprob": row["logprob_micro"] / 1e6, "bytes": data}
 
 
 def _message(turn: Turn) -> ChatMessage:

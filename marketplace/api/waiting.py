@@ -11,7 +11,7 @@ from marketplace.api import money, problems, views
 from marketplace.flow import Market, Running
 from marketplace.protocol.errors import BadRequest, ErrorCode, LostRace, WattError
 from marketplace.protocol.money import format_atoms
-from marketplace.protocol.payloads import Answer
+from marketplace.protocol.payloads import Answer, Logprobs
 from marketplace.protocol.phases import ENDINGS, HAS_RESULT, EndReason, JobPhase
 from marketplace.store import jobs
 from marketplace.store.tables import JobRow, Tx
@@ -83,30 +83,31 @@ def usage_of(found: views.Delivery, decimals: int, symbol: str) -> dict[str, Any
 
 
 class Merger:
-    """Text of a stream across nodes: a second node's answer continues the first's where they agree."""
+    """A stream across nodes: a second node's answer continues the first's where their texts agree."""
 
     def __init__(self) -> None:
         self.sent = ""
         self.diverged = False
         self._order_hash = ""
         self._answer = Answer()
+        self._told = 0
 
-    def add(self, order_hash: str, body: bytes) -> str:
-        """Text to send on for the next chunk."""
+    def add(self, order_hash: str, body: bytes) -> tuple[str, Logprobs]:
+        """Text and log-probabilities to send on for the next chunk."""
         if order_hash != self._order_hash:
             self._order_hash, self._answer = order_hash, Answer()
         self._answer.add(body)
-        return self.rest(self._answer.text)
+        return self.rest(self._answer)
 
-    def rest(self, text: str) -> str:
-        """What of a whole text has not been sent yet."""
-        if text.startswith(self.sent):
-            fresh = text[len(self.sent) :]
-            self.sent = text
-            return fresh
-        if not self.sent.startswith(text):
+    def rest(self, answer: Answer) -> tuple[str, Logprobs]:
+        """What of an answer has not been sent yet."""
+        if answer.text.startswith(self.sent):
+            fresh, told = answer.text[len(self.sent) :], answer.logprobs[self._told :]
+            self.sent, self._told = answer.text, self._told + len(told)
+            return fresh, told
+        if not self.sent.startswith(answer.text):
             self.diverged = True
-        return ""
+        return "", ()
 
 
 async def job_events(market: Market, running: Running, request_id: str) -> AsyncIterator[str]:

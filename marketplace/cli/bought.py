@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,19 @@ def kept(result: Paid, config: configs.Config, save: Path | None) -> None:
     if save is not None:
         _write(save, result.bundle.to_json())
     _keep_faults(result.faults, config, None)
+
+
+def show_logprobs(rows: list[dict[str, Any]]) -> None:
+    """Tokens of an answer, how likely each was, and the likeliest in its place."""
+    shown = [
+        [
+            repr(row["token"]),
+            _percent(row),
+            "  ".join(f"{other['token']!r} {_percent(other)}" for other in row["top"]),
+        ]
+        for row in rows
+    ]
+    screen.table(("TOKEN", "PROBABILITY", "LIKELIEST"), shown)
 
 
 @contextmanager
@@ -91,3 +105,7 @@ def receipt_line(result: Paid, config: configs.Config) -> None:
     screen.note(" · ".join(parts))
     if not result.acknowledged:
         screen.note("The voucher did not arrive; the next job's voucher covers this one.")
+
+
+def _percent(row: dict[str, Any]) -> str:
+    return f"{100 * math.exp(row['logprob_micro'] / 1e6):.1f} %"

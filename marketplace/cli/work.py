@@ -48,6 +48,7 @@ _RUN = doc(
     'watt run "Say hello"',
     'watt run "Summarise this" --file notes.txt --max-cost 0.0003',
     'watt run "Say hello" --json | jq .text',
+    'watt run "Say hello" --logprobs 3',
     "cat notes.txt | watt run -",
 )
 
@@ -61,6 +62,12 @@ def run(
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer.")] = 256,
     temperature: Annotated[float, typer.Option("--temperature", min=0, max=2, help="0 is greedy.")] = 0.0,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Else derived from the order.")] = None,
+    logprobs: Annotated[
+        int | None,
+        typer.Option(
+            "--logprobs", min=0, max=20, help="Show how likely each token was, and so many alternatives."
+        ),
+    ] = None,
     max_cost: MaxCost = None,
     node: Node = None,
     timeout: Timeout = 120,
@@ -81,6 +88,7 @@ def run(
             "max_tokens": max_tokens,
             "temperature": temperature,
             "seed": seed,
+            "logprobs": logprobs,
             "max_cost": max_cost,
             "node": node,
             "timeout_seconds": timeout,
@@ -88,8 +96,11 @@ def run(
         result = client.chat(messages, **options) if json else _stream(client, messages, options)
     bought.kept(result, config, save)
     if json:
-        screen.emit({"text": result.text, "finish": result.finish, **bought.paid(result)})
+        told = {} if logprobs is None else {"logprobs": result.logprobs}
+        screen.emit({"text": result.text, "finish": result.finish, **told, **bought.paid(result)})
     else:
+        if logprobs is not None:
+            bought.show_logprobs(result.logprobs)
         bought.receipt_line(result, config)
 
 

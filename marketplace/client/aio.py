@@ -53,6 +53,7 @@ class ChatOptions(Limits, total=False):
     top_p: float
     seed: int | None
     stop: Sequence[str]
+    logprobs: int | None
 
 
 Messages = str | Sequence[Mapping[str, str]]
@@ -295,7 +296,8 @@ class AsyncWattline:
                     yield piece
                 else:
                     done, answer = self._paid(piece), piece.answer
-                    yield ChatResult(text=answer.text, finish=answer.finish or "", **done)
+                    told = answer.logprobs
+                    yield ChatResult(text=answer.text, finish=answer.finish or "", logprobs=told, **done)
 
     async def _done(self, ask: Ask, limits: Mapping[str, Any]) -> Done:
         async with aclosing(self._work.run(ask, limits.get("max_cost"))) as pieces:

@@ -60,9 +60,13 @@ def chat_ask(
     top_p: float = 1.0,
     seed: int | None = None,
     stop: Sequence[str] = (),
+    logprobs: int | None = None,
     **limits: Any,
 ) -> Ask:
-    """A generation; text alone is one user message. Raises `BadRequest`."""
+    """A generation; text alone is one user message. Raises `BadRequest`.
+
+    `logprobs` asks for the log-probability of each token, and of so many likeliest in its place.
+    """
     turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
     body = {
         "messages": [_turn(turn) for turn in turns],
@@ -72,6 +76,7 @@ def chat_ask(
         "top_p_milli": round(top_p * 1000),
         "seed": seed,
         "stop": list(stop),
+        "logprobs": logprobs,
     }
     return _checked(Ask(task="chat", model=model, body=body, **limits))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from marketplace.client.bundle import Bundle
@@ -45,10 +45,15 @@ class Paid:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatResult(Paid):
-    """Generated text; `finish` is `stop`, `length` or `deadline`."""
+    """Generated text; `finish` is `stop`, `length`, `deadline` or `cancelled`.
+
+    `logprobs` has a row a token where they were asked for: id, token, logprob_micro (millionths of the
+    natural logarithm), and in `top` the likeliest in its place.
+    """
 
     text: str
     finish: str
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,8 @@
     embeddings  consecutive vectors
     rows        consecutive rows of any other task, one an input
 
+Where they were asked for, a chunk of the first two kinds has in `logprobs` those of its tokens too.
+
 Whoever hashes a chunk hashes the bytes it holds and never re-encodes.
 """
 
@@ -13,7 +15,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from marketplace.protocol.canonical import canonical_json
@@ -21,14 +23,17 @@ from marketplace.protocol.canonical import canonical_json
 CHUNK_TEXTS: Final = 16
 
 
-def text_chunk(text: str) -> bytes:
-    """Response chunk with the next piece of generated text."""
-    return canonical_json({"text": text})
+Logprobs = Sequence[Mapping[str, Any]]
 
 
-def finish_chunk(finish: str) -> bytes:
-    """Last response chunk of a generation: `stop`, `length` or `deadline`."""
-    return canonical_json({"finish": finish})
+def text_chunk(text: str, logprobs: Logprobs = ()) -> bytes:
+    """Response chunk with the next piece of generated text, and log-probabilities that were asked for."""
+    return canonical_json({"text": text, **_told(logprobs)})
+
+
+def finish_chunk(finish: str, logprobs: Logprobs = ()) -> bytes:
+    """Last response chunk of a generation: `stop`, `length`, `deadline` or `cancelled`."""
+    return canonical_json({"finish": finish, **_told(logprobs)})
 
 
 def embeddings_chunk(first_index: int, vectors: Iterable[bytes]) -> bytes:
@@ -46,11 +51,12 @@ def rows_chunk(first_index: int, rows: Iterable[Mapping[str, Any]]) -> bytes:
 
 
 class Answer:
-    """Folds response chunks into text, finish reason, vectors and rows."""
+    """Folds response chunks into text, finish reason, log-probabilities, vectors and rows."""
 
     def __init__(self, chunks: Iterable[bytes] = ()) -> None:
         self.text = ""
         self.finish: str | None = None
+        self.logprobs: list[dict[str, Any]] = []
         self.vectors: list[bytes] = []
         self.rows: list[dict[str, Any]] = []
         for chunk in chunks:
@@ -63,6 +69,8 @@ class Answer:
             ValueError: bytes that are no response chunk, or vectors or rows out of order.
         """
         body = json.loads(chunk)
+        if isinstance(body, dict) and ("text" in body or "finish" in body):
+            self.logprobs += [dict(row) for row in body.pop("logprobs", ())]
         if not isinstance(body, dict) or len(body) != 1:
             raise ValueError("a response chunk is an object with one field")
         if "text" in body:
@@ -93,3 +101,7 @@ class Answer:
             if row["index"] != len(self.rows):
                 raise ValueError(f"row {row['index']} arrived, expected {len(self.rows)}")
             self.rows.append(dict(row))
+
+
+def _told(logprobs: Logprobs) -> dict[str, Any]:
+    return {"logprobs": [dict(row) for row in logprobs]} if logprobs else {}

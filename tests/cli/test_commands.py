@@ -48,6 +48,15 @@ def test_run_json_is_one_object(watt: Watt, market: FakeMarket) -> None:
     assert found["verified"] is True
 
 
+def test_run_shows_how_likely_each_token_was(watt: Watt, market: FakeMarket) -> None:
+    found = watt("run", "hi", "--logprobs", "1", "--json").json
+    assert [row["logprob_micro"] for row in found["logprobs"]] == [-2_500_000] * 2
+    rows = watt("run", "hi", "--logprobs", "1").out.splitlines()
+    assert rows[0] == "Hello, world"
+    assert rows[2] == "' é'\t8.2 %\t'\N{REPLACEMENT CHARACTER}' 90.5 %"
+    assert watt("run", "hi", "--logprobs", "21").code == 2
+
+
 def test_two_runs_share_one_session(watt: Watt, market: FakeMarket) -> None:
     assert [watt("run", "hi").code for _ in range(2)] == [0, 0]
     assert [order.seq for order in market.orders] == [1, 2]

@@ -85,6 +85,49 @@ def test_answer_folds_text_and_vectors() -> None:
     assert Answer([embeddings_chunk(0, vectors)]).floats() == [[0.5, -1.0], [2.0, 0.0]]
 
 
+def test_request_without_logprobs_has_the_bytes_it_always_had() -> None:
+    assert b"logprobs" not in encode_payload(CHAT)
+    asked = CHAT.model_copy(update={"logprobs": 0})
+    assert parse_payload(encode_payload(asked)) == asked != parse_payload(encode_payload(CHAT)) == CHAT
+
+
+TOLD = {"id": 1, "token": "a", "logprob_micro": -5, "top": [{"id": 1, "token": "a", "logprob_micro": -5}]}
+
+
+def test_answer_folds_logprobs_of_text_and_end() -> None:
+    answer = Answer([text_chunk("a", [TOLD]), text_chunk("b"), finish_chunk("length", [TOLD])])
+    assert (answer.text, answer.finish, answer.logprobs) == ("ab", "length", [TOLD, TOLD])
+    with pytest.raises(ValueError, match="one field"):
+        Answer([b'{"logprobs":[],"rows":[]}'])
+
+
+@pytest.mark.parametrize(
+    ("asked", "rows", "why"),
+    [
+        (None, [TOLD], "not asked for"),
+        (1, [], "missing"),
+        (0, [TOLD], "more alternatives"),
+        (1, [TOLD | {"logprob_micro": 1}], "logprob_micro"),
+        (1, [TOLD | {"logprob_micro": -0.5}], "logprob_micro"),
+        (1, [{"id": 1, "token": "a", "logprob_micro": -5}], "top"),
+        (1, [TOLD | {"html": "x"}], "html"),
+    ],
+)
+def test_logprobs_that_do_not_answer_the_request_are_named(
+    asked: int | None, rows: list[dict[str, Any]], why: str
+) -> None:
+    payload = CHAT.model_copy(update={"logprobs": asked})
+    problem = payload.misfit(Answer([text_chunk("a", rows), finish_chunk("stop")]))
+    assert problem is not None
+    assert why in problem
+
+
+def test_logprobs_that_answer_the_request_are_fine() -> None:
+    payload = CHAT.model_copy(update={"logprobs": 1})
+    assert payload.misfit(Answer([text_chunk("a", [TOLD]), finish_chunk("stop")])) is None
+    assert payload.misfit(Answer([finish_chunk("stop")])) is None
+
+
 @pytest.mark.parametrize("chunk", [b"", b"[]", b"{}", b'{"html":"x"}', b'{"text":"a","finish":"b"}'])
 def test_answer_refuses_foreign_chunks(chunk: bytes) -> None:
     with pytest.raises(ValueError, match=r"chunk|Expecting"):

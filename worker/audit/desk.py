@@ -13,7 +13,7 @@ from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.hexes import from_hex, to_hex
 from marketplace.protocol.merkle import request_hash, response_hash
 from marketplace.protocol.messages import ReceiptStatus
-from marketplace.protocol.payloads import Answer, ChatPayload, parse_payload
+from marketplace.protocol.payloads import Answer, ChatPayload, parse_payload, token_logprobs
 from marketplace.protocol.trace import OpenBlock, decode_blocks, open_block
 from worker.inference.engine import EngineSettings
 from worker.ledger import Ledger
@@ -48,7 +48,8 @@ def claim_of(bundle: Bundle, opened: Sequence[OpenBlock] = ()) -> Claim:
     if receipt.status == ReceiptStatus.FAILED:
         raise BadRequest(ErrorCode.UNSUPPORTED, "a failed job has no work to check; it is free")
     try:
-        annex, text = read_annex(bundle.annex), Answer(bundle.chunks).text
+        annex, answer = read_annex(bundle.annex), Answer(bundle.chunks)
+        told = tuple(token_logprobs(answer))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadRequest(ErrorCode.RECEIPT_INVALID, f"annex or answer cannot be read: {error}") from error
     if not isinstance(annex, Annex):
@@ -58,7 +59,14 @@ def claim_of(bundle: Bundle, opened: Sequence[OpenBlock] = ()) -> Claim:
     payload = parse_payload(bundle.payload)
     if not isinstance(payload, ChatPayload):
         raise BadRequest(ErrorCode.UNSUPPORTED, f"only chat jobs are replayed, this is {payload.task}")
-    return Claim(order_hash=receipt.order_hash, payload=payload, annex=annex, text=text, opened=tuple(opened))
+    return Claim(
+        order_hash=receipt.order_hash,
+        payload=payload,
+        annex=annex,
+        text=answer.text,
+        logprobs=told,
+        opened=tuple(opened),
+    )
 
 
 def settings_for(claim: Claim, settings: EngineSettings) -> EngineSettings:

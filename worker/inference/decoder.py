@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from marketplace.protocol.payloads import ChatPayload
@@ -19,6 +21,7 @@ from worker.inference.prompt import ChatTokenizer
 from worker.inference.ragged import KvCache, RaggedModel
 from worker.inference.stream import ChunkStream, TextBuffer
 from worker.metering import StepMeter, Tally
+from worker.proofs.logprobs import logprobs
 from worker.proofs.sampling import choose
 from worker.proofs.trace import TraceWriter
 
@@ -217,15 +220,26 @@ class Decoder:
             yield one.ticket.tally, 1
 
     def _choose(self, one: Answering, logits: Tensor) -> None:
+        scores = logits.cpu().numpy()
         one.chosen = choose(
-            logits.cpu().numpy(),
+            scores,
             temperature_milli=one.payload.temperature_milli,
             top_p_milli=one.payload.top_p_milli,
             seed=one.ticket.job.seed,
             position=one.stream.count,
         )
         one.trace.chose(one.chosen)
-        one.finish = one.stream.feed(one.chosen)
+        one.finish = one.stream.feed(one.chosen, self._told(one, scores))
+
+    def _told(self, one: Answering, scores: npt.NDArray[np.float32]) -> dict[str, Any] | None:
+        """What is told of the chosen token, if that is asked for."""
+        if one.payload.logprobs is None or one.chosen is None:
+            return None
+        own, *top = (
+            {"id": token, "token": self._tokenizer.spelled(token), "logprob_micro": micro}
+            for token, micro in logprobs(scores, one.chosen, one.payload.logprobs)
+        )
+        return {**own, "top": top}
 
     def _send(self) -> None:
         for one in self._running:

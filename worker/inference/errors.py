@@ -69,6 +69,17 @@ class UpstreamRefused(BadRequest):
         super().__init__(ErrorCode.UNSUPPORTED, f"the model's server refused the request ({status})")
 
 
+class NoLogprobs(BadRequest):
+    """The server that runs the model writes text; log-probabilities of it would be hearsay."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            ErrorCode.UNSUPPORTED,
+            "this node hands chat to a server and signs no log-probabilities",
+            param="logprobs",
+        )
+
+
 class ModelChanged(Broken):
     """The model's files are not the ones its id stands for; nothing more is run on them."""
 

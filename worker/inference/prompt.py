@@ -71,6 +71,12 @@ class ChatTokenizer:
             self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         )
 
+    def spelled(self, token: int) -> str:
+        """A token by itself, special ones by their names."""
+        return str(
+            self._tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        )
+
     def _encode(self, messages: list[dict[str, str]]) -> list[int]:
         # One at a time: encoding reads and sets state inside the tokenizer.
         with self._lock:

@@ -20,7 +20,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from marketplace.protocol.annex import Profile
 from marketplace.protocol.errors import WattError
 from marketplace.protocol.hexes import to_hex
-from marketplace.protocol.payloads import Payload
+from marketplace.protocol.payloads import ChatPayload, Payload
 from worker.inference.engine import (
     Chunk,
     Emit,
@@ -31,7 +31,7 @@ from worker.inference.engine import (
     Sink,
     Upstream,
 )
-from worker.inference.errors import EngineFailed, ModelNotServed, UpstreamRefused
+from worker.inference.errors import EngineFailed, ModelNotServed, NoLogprobs, UpstreamRefused
 from worker.inference.host import waited
 from worker.inference.prompt import ChatTokenizer, Prompt
 from worker.inference.relay import Delta, Relay, delta_of, request_of
@@ -134,7 +134,7 @@ class RemoteEngine:
 
     def units_in(self, payload: Payload) -> int:
         """Prompt tokens by the model's own tokenizer and template. Raises `BadRequest`."""
-        return len(self._tokenizer.prompt(payload).tokens)
+        return len(self._prompt(payload).tokens)
 
     def run(self, job: EngineJob, emit: Emit) -> Outcome:
         """Streams the server's answer, handing chunks to `emit` on this thread."""
@@ -148,7 +148,7 @@ class RemoteEngine:
         if portal is None:
             raise EngineFailed("it is not loaded")
         call = Call(job, sink, portal)
-        prompt = self._tokenizer.prompt(job.payload)
+        prompt = self._prompt(job.payload)
         try:
             call.task = portal.start_task_soon(self._serve, call, prompt)
         except RuntimeError as error:
@@ -165,6 +165,11 @@ class RemoteEngine:
         for task in list(self._running):
             task.cancel()
         self._open.close()
+
+    def _prompt(self, payload: Payload) -> Prompt:
+        if isinstance(payload, ChatPayload) and payload.logprobs is not None:
+            raise NoLogprobs
+        return self._tokenizer.prompt(payload)
 
     async def _serve(self, call: Call, prompt: Prompt) -> None:
         try:

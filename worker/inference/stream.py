@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 from marketplace.protocol.payloads import Answer, finish_chunk, text_chunk
 from worker.inference.engine import Chunk, Finish
@@ -105,6 +105,7 @@ class ChunkStream:
         self._now_ms = now_ms
         self._ready = ""
         self._tokens: list[int] = []
+        self._told: list[Mapping[str, Any]] = []
         self._index = 0
         self._sent_at_ms = 0
         self.count = 0
@@ -132,12 +133,14 @@ class ChunkStream:
         self._ended = answer.finish is not None
         return _FINISHES.get(answer.finish or "", finish)
 
-    def feed(self, token: int) -> Finish | None:
-        """Adds the next token; how the answer ends, if it does."""
+    def feed(self, token: int, told: Mapping[str, Any] | None = None) -> Finish | None:
+        """Adds the next token, and its log-probability if one is wanted; how the answer ends, if it does."""
         self._tokens.append(token)
         self.count += 1
         if token in self._ends:
             return "stop"
+        if told is not None:
+            self._told.append(told)
         self._ready += self._text.push(token)
         if self._text.stopped:
             return "stop"
@@ -152,7 +155,7 @@ class ChunkStream:
         if self._index and not full and now - self._sent_at_ms < self._chunk_ms:
             return None
         self._sent_at_ms = now
-        return self._next(text_chunk(self._take()))
+        return self._next(text_chunk(self._take(), self._told))
 
     def close(self, finish: Finish) -> list[Chunk]:
         """What is left of the text, and the finish; nothing when they are out already."""
@@ -160,8 +163,8 @@ class ChunkStream:
             return []
         self._ended = True
         self._ready += self._text.flush()
-        last = [self._next(text_chunk(self._take()))] if self._ready else []
-        return [*last, self._next(finish_chunk(finish))]
+        last = [self._next(text_chunk(self._take(), self._told))] if self._ready else []
+        return [*last, self._next(finish_chunk(finish, self._told))]
 
     def _replay(self, job: str, tokens: Sequence[int]) -> Finish | None:
         finish: Finish | None = None
@@ -178,7 +181,7 @@ class ChunkStream:
     def _next(self, body: bytes) -> Chunk:
         chunk = Chunk(index=self._index, body=body, token_ids=tuple(self._tokens))
         self._index += 1
-        self._tokens = []
+        self._tokens, self._told = [], []
         return chunk
 
 

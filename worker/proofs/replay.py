@@ -21,10 +21,11 @@ from torch import Tensor
 
 from marketplace.protocol.annex import NO_TRACE, Annex, Profile
 from marketplace.protocol.hexes import from_hex, to_hex
-from marketplace.protocol.payloads import ChatPayload, seed_of
+from marketplace.protocol.payloads import ChatPayload, TokenLogprob, seed_of
 from marketplace.protocol.trace import BLOCK_TOKENS, OpenBlock, trace_root, unpack_tokens
 from worker.proofs import fingerprint
 from worker.proofs.calibration import Calibration
+from worker.proofs.logprobs import logprobs
 from worker.proofs.margins import margins
 from worker.proofs.sampling import choose
 from worker.proofs.trace import TraceWriter
@@ -42,6 +43,8 @@ _BITS: Final = (
     "template",
     "device",
 )
+# Millionths: exponentials of two versions of a library differ in the last place, and so may what is rounded.
+_LOGPROB_ROUNDING: Final = 2
 # Only these ask for more than that the answer was cut.
 _FULL: Final = frozenset({"stop", "length"})
 
@@ -52,6 +55,7 @@ class Claim:
 
     Attributes:
         text: what the response chunks spell.
+        logprobs: the log-probabilities in them.
         opened: blocks the node has opened; checked against the annex before they count.
     """
 
@@ -59,6 +63,7 @@ class Claim:
     payload: ChatPayload
     annex: Annex
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
     opened: tuple[OpenBlock, ...] = ()
 
     @property
@@ -138,6 +143,7 @@ def audit_exactly(claim: Claim, model: Replayer) -> Verdict:
     if other:
         detail = f"token {other[0]} is not the one that is drawn; {len(other)} of {len(answer)} differ"
         reasons.append(Reason(code=Code.CHOICE, detail=detail))
+    reasons += _compare_logprobs(claim, answer, model, computed)
     figures = {"token_match": 1 - len(other) / len(answer)} if answer else {}
     return verdict(Tier.EXACT, reasons, figures, jobs=1, tokens=len(answer))
 
@@ -233,6 +239,33 @@ def _compare_trace(claim: Claim, answer: tuple[int, ...], hidden: Tensor) -> lis
     places = [block.number for block in proven if block.block != blocks[block.number]]
     where = f"; of {len(proven)} opened blocks {len(places)} differ" if proven else ""
     return [Reason(code=Code.HIDDEN, detail=f"hidden states differ from ours in the same profile{where}")]
+
+
+def _compare_logprobs(
+    claim: Claim, answer: tuple[int, ...], model: Replayer, computed: Computed
+) -> list[Reason]:
+    """Whether what was told of each token is what our scores say."""
+    asked = claim.payload.logprobs
+    places = [place for place, token in enumerate(answer) if token not in model.ends]
+    if asked is None or len(claim.logprobs) > len(places):
+        detail = "log-probabilities of tokens that are not in the answer"
+        return [Reason(code=Code.LOGPROBS, detail=detail)] if claim.logprobs else []
+    if claim.annex.finish in _FULL and len(claim.logprobs) < len(places):
+        detail = f"log-probabilities of {len(claim.logprobs)} of {len(places)} tokens"
+        return [Reason(code=Code.LOGPROBS, detail=detail)]
+    for place, told in zip(places, claim.logprobs, strict=False):
+        own = logprobs(computed.logits[place], answer[place], asked)
+        said = [(row.id, row.logprob_micro) for row in (told, *told.top)]
+        if not _alike(own, said):
+            return [Reason(code=Code.LOGPROBS, detail=f"the log-probabilities of token {place} are not ours")]
+    return []
+
+
+def _alike(own: list[tuple[int, int]], said: list[tuple[int, int]]) -> bool:
+    return len(own) == len(said) and all(
+        mine[0] == theirs[0] and abs(mine[1] - theirs[1]) <= _LOGPROB_ROUNDING
+        for mine, theirs in zip(own, said, strict=True)
+    )
 
 
 def _measure(claim: Claim, answer: tuple[int, ...], computed: Computed) -> tuple[list[Reason], Measured]:

@@ -39,6 +39,7 @@ class Code(StrEnum):
     OPENING = "opening"
     HIDDEN = "hidden"
     CHOICE = "choice"
+    LOGPROBS = "logprobs"
     HIGHEST_MARGIN = "highest_margin"
     MEAN_MARGIN = "mean_margin"
     FINGERPRINT = "fingerprint"

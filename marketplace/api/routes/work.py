@@ -17,7 +17,7 @@ from marketplace.protocol import ids
 from marketplace.protocol.errors import BadRequest, ErrorCode, WattError
 from marketplace.protocol.hexes import keccak
 from marketplace.protocol.money import format_atoms
-from marketplace.protocol.payloads import TASKS, Payload, canonical_json
+from marketplace.protocol.payloads import TASKS, Logprobs, Payload, canonical_json
 from marketplace.quoting import rules
 from marketplace.store import aliases, offers
 from marketplace.store.offers import Listing
@@ -121,27 +121,27 @@ async def _stream(market: Market, running: Running, ask: Ask, request_id: str) -
     created = market.clock() // 1000
     merger = waiting.Merger()
 
-    def piece(delta: dict[str, Any], finish: str | None = None) -> str:
-        return waiting.event(openai.chat_chunk(running.job_id, ask.model, created, delta, finish))
+    def piece(delta: dict[str, Any], finish: str | None = None, told: Logprobs = ()) -> str:
+        return waiting.event(openai.chat_chunk(running.job_id, ask.model, created, delta, finish, told))
 
     yield piece({"role": "assistant", "content": ""})
     async for chunk in running.stream.read():
-        text = merger.add(chunk.order_hash, chunk.body)
-        if text:
-            yield piece({"content": text})
+        text, told = merger.add(chunk.order_hash, chunk.body)
+        if text or told:
+            yield piece({"content": text}, told=told)
     try:
         found = await waiting.outcome(market, running.job_id)
     except WattError as error:
         yield waiting.event(problems.body_of(error, request_id))
         yield "data: [DONE]\n\n"
         return
-    rest = merger.rest(found.answer.text)
+    text, told = merger.rest(found.answer)
     if merger.diverged or merger.sent != found.answer.text:
         yield waiting.event(problems.body_of(_diverged(running.job_id), request_id, charged=True))
         yield "data: [DONE]\n\n"
         return
-    if rest:
-        yield piece({"content": rest})
+    if text or told:
+        yield piece({"content": text}, told=told)
     yield piece({}, openai.finish_of(found.answer))
     last = openai.chat_chunk(running.job_id, ask.model, created, None)
     yield waiting.event(last | _extras(market, found))

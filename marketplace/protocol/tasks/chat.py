@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    ValidationError,
+    model_serializer,
+)
 
 from marketplace.protocol.answers import Answer
+from marketplace.protocol.canonical import canonical_json
 from marketplace.protocol.tasks.base import TEMPLATE_UNITS, Payload, Strict, text_units
 
 MAX_MESSAGES: Final = 1024
 MAX_OUTPUT_TOKENS: Final = 32_768
+MAX_TOP_LOGPROBS: Final = 20
+# Millionths; what stands for a token that could not have come.
+LEAST_LOGPROB_MICRO: Final = -9_999_000_000
 _MESSAGE_UNITS: Final = 16
 
 
@@ -21,8 +31,31 @@ class ChatMessage(Strict):
     content: str
 
 
+class Scored(Strict):
+    """A token and the millionths of its natural log-probability, before temperature and top-p."""
+
+    id: int = Field(ge=0, lt=1 << 32)
+    token: str
+    logprob_micro: int = Field(ge=LEAST_LOGPROB_MICRO, le=0)
+
+
+class TokenLogprob(Scored):
+    """A token of an answer, and the likeliest in its place."""
+
+    top: tuple[Scored, ...] = Field(strict=False)
+
+
+def token_logprobs(answer: Answer) -> list[TokenLogprob]:
+    """Log-probabilities of an answer. Raises `ValidationError` for rows that are none."""
+    return [TokenLogprob.model_validate_json(canonical_json(row)) for row in answer.logprobs]
+
+
 class ChatPayload(Payload):
-    """Text generation. Temperature and top-p in thousandths; temperature 0 is greedy."""
+    """Text generation. Temperature and top-p in thousandths; temperature 0 is greedy.
+
+    `logprobs` asks for the log-probability of every token, end tokens apart, and of so many likeliest in
+    its place.
+    """
 
     task: Literal["chat"] = "chat"
     messages: tuple[ChatMessage, ...] = Field(min_length=1, max_length=MAX_MESSAGES, strict=False)
@@ -33,6 +66,15 @@ class ChatPayload(Payload):
     stop: tuple[Annotated[str, StringConstraints(min_length=1, max_length=256)], ...] = Field(
         default=(), max_length=4, strict=False
     )
+    logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
+
+    @model_serializer(mode="wrap")
+    def _as_asked(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A request without log-probabilities keeps the bytes that it had before there were any."""
+        written: dict[str, Any] = fields(self)
+        if self.logprobs is None:
+            written.pop("logprobs", None)
+        return written
 
     @property
     def most_units_in(self) -> int:
@@ -45,12 +87,28 @@ class ChatPayload(Payload):
         return self.max_tokens
 
     def misfit(self, answer: Answer, *, whole: bool = True) -> str | None:
-        """A text and how it ended, nothing else."""
+        """A text and how it ended, with log-probabilities where they were asked for; nothing else."""
         if whole and answer.finish is None:
             return "the text has no end"
-        return "it holds vectors or rows" if answer.vectors or answer.rows else None
+        if answer.vectors or answer.rows:
+            return "it holds vectors or rows"
+        return self._misfit_of_logprobs(answer, whole=whole)
+
+    def _misfit_of_logprobs(self, answer: Answer, *, whole: bool) -> str | None:
+        if self.logprobs is None:
+            return "it holds log-probabilities that were not asked for" if answer.logprobs else None
+        if whole and answer.text and not answer.logprobs:
+            return "the log-probabilities are missing"
+        try:
+            tokens = token_logprobs(answer)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            return f"logprobs {'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        more = any(len(token.top) > self.logprobs for token in tokens)
+        return "a token has more alternatives than were asked for" if more else None
 
     @classmethod
     def shown(cls, answer: Answer) -> dict[str, Any]:
-        """Text and finish reason."""
-        return {"text": answer.text, "finish": answer.finish}
+        """Text and finish reason, and log-probabilities if there are."""
+        told = {"logprobs": answer.logprobs} if answer.logprobs else {}
+        return {"text": answer.text, "finish": answer.finish, **told}

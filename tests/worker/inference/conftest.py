@@ -153,7 +153,7 @@ class Asked:
         self.outcome = outcome
         answer = Answer(chunk.body for chunk in chunks)
         self.text, self.finish, self.vectors = answer.text, answer.finish, answer.floats()
-        self.rows = answer.rows
+        self.rows, self.logprobs = answer.rows, answer.logprobs
         self.tokens = [token for chunk in chunks for token in chunk.token_ids]
 
 

@@ -16,6 +16,7 @@ from worker.inference.engine import Chunk, EngineSettings, Upstream
 from worker.inference.errors import (
     EngineFailed,
     ModelNotServed,
+    NoLogprobs,
     OutOfContext,
     ResumeMismatch,
     UpstreamRefused,
@@ -322,6 +323,10 @@ def test_payloads_it_cannot_run_are_refused(
         ask(engine, embed(chat_model, "a"))
     with pytest.raises(ModelNotServed):
         ask(engine, chat(embed_model, "a"))
+    with pytest.raises(NoLogprobs):
+        ask(engine, chat(chat_model, "a", logprobs=0))
+    with pytest.raises(NoLogprobs):
+        engine.units_in(chat(chat_model, "a", logprobs=0))
 
 
 def test_pool_hands_a_model_to_its_server_and_no_other(

@@ -8,7 +8,7 @@ import pytest
 
 from marketplace.protocol.annex import Annex, Sampling
 from marketplace.protocol.hexes import to_hex
-from marketplace.protocol.payloads import ChatPayload, seed_of
+from marketplace.protocol.payloads import Answer, ChatPayload, seed_of, token_logprobs
 from marketplace.protocol.trace import open_block, pack_tokens, trace_root
 from tests.worker.inference.conftest import Asked, ask, chat, chat_model, start
 from worker.inference.engine import Engine
@@ -53,7 +53,10 @@ def claim_of(
     )
     opened = tuple(open_block(order, out.trace, number) for number in range(len(out.trace)))
     annex = annex.model_copy(update=changes)
-    return Claim(order_hash=order, payload=payload, annex=annex, text=asked.text, opened=opened)
+    told = tuple(token_logprobs(Answer(chunk.body for chunk in asked.chunks)))
+    return Claim(
+        order_hash=order, payload=payload, annex=annex, text=asked.text, logprobs=told, opened=opened
+    )
 
 
 @pytest.fixture

@@ -64,6 +64,8 @@ def limits(replayer: ModelReplayer) -> Calibration:
         {"top_p_milli": 700, "temperature_milli": 1500},
         {"stop": ("e",), "temperature_milli": 1500},
         {"max_tokens": 33},
+        {"logprobs": 0},
+        {"logprobs": 5, "temperature_milli": 1500},
         {"max_tokens": 1},
         {"max_tokens": 30_000},
     ],
@@ -127,6 +129,37 @@ def test_lie_is_named(claim: Claim, replayer: ModelReplayer, lie: str, tier: Tie
     found = audit(tell(claim), replayer, limits(replayer), tier=tier)
     assert found.outcome is Outcome.REJECTED
     assert code in codes(found)
+
+
+def _retold(claim: Claim, place: int, **changes: Any) -> Claim:
+    told = list(claim.logprobs)
+    told[place] = told[place].model_copy(update=changes)
+    return replace(claim, logprobs=tuple(told))
+
+
+LOGPROB_LIES: dict[str, Callable[[Claim], Claim]] = {
+    "likelier than it was": lambda claim: _retold(
+        claim, 7, logprob_micro=claim.logprobs[7].logprob_micro // 2
+    ),
+    "of another token": lambda claim: _retold(claim, 7, id=claim.logprobs[7].id ^ 1),
+    "with fewer alternatives": lambda claim: _retold(claim, 7, top=claim.logprobs[7].top[:1]),
+    "with other alternatives": lambda claim: _retold(claim, 7, top=claim.logprobs[7].top[::-1]),
+    "of fewer tokens": lambda claim: replace(claim, logprobs=claim.logprobs[:-1]),
+    "of more tokens": lambda claim: replace(claim, logprobs=(*claim.logprobs, claim.logprobs[0])),
+    "where none were asked for": lambda claim: replace(
+        claim, payload=claim.payload.model_copy(update={"logprobs": None})
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", LOGPROB_LIES)
+def test_logprobs_that_are_not_the_models_are_named(
+    chat_model: ModelDir, start: Start, replayer: ModelReplayer, lie: str
+) -> None:
+    engine, payload = start(chat_model, prompt_block=16), sampled(chat_model, logprobs=2)
+    made = claim_of(engine, payload, run(engine, payload))
+    found = audit(LOGPROB_LIES[lie](made), replayer, None)
+    assert (found.outcome, codes(found)) == (Outcome.REJECTED, {Code.LOGPROBS})
 
 
 def test_answer_cut_before_its_length_is_rejected(claim: Claim, replayer: ModelReplayer) -> None:
