@@ -11,6 +11,7 @@ _RELATIONS: Final[dict[str, Callable[[float, float], bool]]] = {
     "=": operator.eq,
     "≥": operator.ge,
     "≤": operator.le,
+    "<": operator.lt,
 }
 
 

@@ -1,4 +1,4 @@
-"""How fast and how exact a node's engines are: against transformers, on one machine, in one run.
+"""How fast, how exact and how sure a node is: its engines against transformers, its serving against them.
 
 Speed is tokens per CPU second of the process, so neighbours on the machine matter little; every ratio is of
 runs that alternate, and of equal requests. Ours runs as it is served: exact mode on, detokenised, in chunks,
@@ -22,7 +22,7 @@ import torch
 
 from tests.assure.figures import Figure, Part, percent, table
 from tests.assure.report import ROOT, write
-from tests.bench import node_exact, node_load, node_runs
+from tests.bench import failover, node_exact, node_load, node_runs, overhead
 from tests.bench.node_load import MODELS, REAL, Request
 from tests.bench.node_runs import Rate, Run, rate
 
@@ -125,7 +125,7 @@ def main(arguments: Iterable[str]) -> int:
     """Prints the table and writes `build/bench-node.json`; 0 when every goal is met."""
     parser = argparse.ArgumentParser(prog="scripts/bench-node", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter requests")
-    parser.add_argument("--only", help="one part: a model's name, embed, or exact")
+    parser.add_argument("--only", help="one part: a model's name, embed, exact, serving or failover")
     options = parser.parse_args(list(arguments))
     size = QUICK if options.quick else FULL
     torch.set_num_threads(1)
@@ -135,6 +135,8 @@ def main(arguments: Iterable[str]) -> int:
             **{name: lambda name=name: generation(name, size, home) for name in MODELS},  # type: ignore[misc]
             "embed": lambda: embeddings(size),
             "exact": lambda: exactness(size, home),
+            "serving": lambda: overhead.figures(quick=options.quick),
+            "failover": lambda: failover.figures(quick=options.quick),
         }
         parts = [_part(name, job) for name, job in jobs.items() if options.only in (None, name)]
     print(table(parts))
