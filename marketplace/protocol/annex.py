@@ -28,7 +28,7 @@ class _Strict(BaseModel):
 
 
 class Profile(_Strict):
-    """What decides a result's bits beside model, request and seed (PROTOCOL §7).
+    """What decides a result beside model, request and seed (PROTOCOL §7).
 
     Attributes:
         engine: Name and version of the engine's code.
@@ -41,6 +41,7 @@ class Profile(_Strict):
         trace: How blocks and fingerprints of the trace are made; empty: none are.
         template: SHA-256 of the chat template, hex; empty: none.
         device: Class of devices that give the same bits.
+        context_tokens: Longest prompt and answer together, which cuts answers; 0: not said.
         calibration: Keccak of the calibration file that limits were taken from; empty: none.
     """
 
@@ -54,6 +55,7 @@ class Profile(_Strict):
     trace: str = ""
     template: str = ""
     device: str = ""
+    context_tokens: int = 0
     calibration: str = ""
 
     def digest(self) -> bytes:

@@ -174,6 +174,18 @@ def test_annex_hash_binds_every_field() -> None:
     assert all(exec_hash(annex(**{name: value}).encode()) != base for name, value in changes.items())
 
 
+def test_annex_has_the_bytes_that_receipts_already_hold() -> None:
+    assert annex().encode() == (
+        b'{"device_microseconds":3,"energy_method":"model","finish":"stop","model":"' + MODEL.encode() + b'",'
+        b'"profile":{"calibration":"","context_tokens":0,"device":"","dtype":"float32","engine":"e",'
+        b'"prompt_block":0,"sampler":"","template":"","threads":0,"tile_rows":16,"torch":"t","trace":""},'
+        b'"profile_hash":"0x963e44d51e50c111f63f412ae1e2f0eeb1a0bb522cedbbba8526353a6c217845",'
+        b'"sampling":{"max_tokens":9,"temperature_milli":800,"top_p_milli":1000},"seed":"1",'
+        b'"token_ids":"BawC","trace_id":"' + b"ab" * 16 + b'","trace_root":"0x' + b"22" * 32 + b'",'
+        b'"units_in":1,"units_out":2,"v":2}'
+    )
+
+
 def test_annexes_of_both_versions_are_read() -> None:
     old = AnnexV1(**COMMON, engine="e", torch="t", dtype="float32")
     assert read_annex(old.encode()) == old

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from marketplace.protocol import merkle
-from marketplace.protocol.hexes import keccak
+from marketplace.protocol.hexes import keccak, to_hex
 from marketplace.protocol.trace import (
     OpenBlock,
     TraceBlock,
@@ -93,3 +93,9 @@ def test_packed_tokens_have_one_form_each() -> None:
     for bad in (b"\x80", b"\x80\x00", b"\xff\xff\xff\xff\x7f", b"\x80" * 9):
         with pytest.raises(ValueError, match=r"canonical|32 bits"):
             unpack_tokens(base64.b64encode(bad).decode())
+
+
+def test_root_is_the_one_that_receipts_already_hold() -> None:
+    assert to_hex(trace_root(ORDER, blocks(5))) == (
+        "0x29f8a599617c3a5a72f15d5434b5118f03f7434fe60a6688bfcc00bb91dc4583"
+    )

@@ -22,6 +22,7 @@ from worker.proofs.replay import Claim, Replayer, audit_batch, audit_exactly, is
 from worker.proofs.verdict import Tier, Verdict, pool_verdict
 
 _MOST_ROWS = 4096
+_MOST_THREADS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +71,13 @@ def claim_of(bundle: Bundle, opened: Sequence[OpenBlock] = ()) -> Claim:
 
 
 def settings_for(claim: Claim, settings: EngineSettings) -> EngineSettings:
-    """Settings with the shapes a node says it used, so that its bits can be compared."""
+    """Settings with the shapes a node says it used, so that its bits can be compared.
+
+    Its threads too, where the settings leave them open (0).
+    """
     profile = claim.annex.profile
+    threads = settings.threads or max(1, min(profile.threads, _MOST_THREADS))
+    settings = replace(settings, threads=threads)
     # Shapes come from the node; nonsense would only make this machine run out of memory.
     if not (0 <= profile.tile_rows <= _MOST_ROWS and 1 <= profile.prompt_block <= _MOST_ROWS):
         return settings

@@ -44,7 +44,9 @@ def replay(
     ] = None,
     tier: Annotated[str, typer.Option("--tier", help="auto, exact or tolerance.")] = "auto",
     models_dir: Files = None,
-    threads: Threads = 1,
+    threads: Annotated[
+        int, typer.Option("--threads", min=0, help="Torch threads; 0: as many as the node says it used.")
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Compute answers again and say whether the node did what it signed; 0 only when accepted.
@@ -67,7 +69,6 @@ def replay(
         found = _model(model, models_dir)
         _check_model({claim.annex.model for claim in claims}, found)
         limits = desk.limits_of(_bytes(calibration)) if calibration else None
-        _threads(threads)
         replayer = ModelReplayer(found, desk.settings_for(claims[0], EngineSettings(threads=threads)))
         report = desk.report(claims, replayer, limits, tier=None if tier == "auto" else Tier(tier))
     _show(report, receipts, as_json=as_json)

@@ -54,7 +54,11 @@ class ChatEngine:
     def profile(self) -> Profile:
         """Versions and shapes behind the results."""
         return chat_profile(
-            self._model, self._settings, dtype=self._decoder.dtype, threads=self._decoder.threads
+            self._model,
+            self._settings,
+            dtype=self._decoder.dtype,
+            threads=self._decoder.threads,
+            context_tokens=self._tokenizer.context_tokens,
         )
 
     @property
@@ -87,8 +91,10 @@ class ChatEngine:
         self._thread.close()
 
 
-def chat_profile(model: ModelDir, settings: EngineSettings, *, dtype: str, threads: int) -> Profile:
-    """What decides the bits of an engine with these settings on this machine."""
+def chat_profile(
+    model: ModelDir, settings: EngineSettings, *, dtype: str, threads: int, context_tokens: int
+) -> Profile:
+    """What decides the results of an engine with these settings on this machine."""
     bare = Profile(
         engine=f"wattline-chat-{_VERSION}",
         torch=torch.__version__,
@@ -100,5 +106,6 @@ def chat_profile(model: ModelDir, settings: EngineSettings, *, dtype: str, threa
         trace=fingerprint.SCHEME,
         template=model.manifest.chat_template or "",
         device=device_class(settings.device),
+        context_tokens=context_tokens,
     )
     return bare.model_copy(update={"calibration": shipped_hash(to_hex(model.model_id), bare)})

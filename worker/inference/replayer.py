@@ -38,7 +38,11 @@ class ModelReplayer:
             use_threads(settings.threads)
         self._model = RaggedModel(model.path, device=settings.device, tile_rows=settings.tile_rows)
         self._profile = chat_profile(
-            model, settings, dtype=self._model.dtype, threads=torch.get_num_threads()
+            model,
+            settings,
+            dtype=self._model.dtype,
+            threads=torch.get_num_threads(),
+            context_tokens=self._tokenizer.context_tokens,
         )
 
     @property

@@ -24,7 +24,16 @@ from marketplace.protocol.hexes import keccak, to_hex
 from worker.proofs.sampling import Floats
 
 # Fields of a profile that do not move rounding noise; their limits are the same.
-_ANY: Final = ("engine", "torch", "tile_rows", "prompt_block", "threads", "template", "calibration")
+_ANY: Final = (
+    "engine",
+    "torch",
+    "tile_rows",
+    "prompt_block",
+    "threads",
+    "template",
+    "context_tokens",
+    "calibration",
+)
 _SHIPPED: Final = "calibrations"
 
 

@@ -174,7 +174,7 @@ def _said(claim: Claim, model: Replayer, prompt: list[int]) -> tuple[list[Reason
     """What can be checked of a claim without computing: counts, text, sampling, end."""
     annex, payload, answer = claim.annex, claim.payload, claim.token_ids
     text, stopped = model.text(answer, payload)
-    room = min(payload.max_tokens, model.context_tokens - len(prompt))
+    room = min(payload.max_tokens, _context(claim, model) - len(prompt))
     asked = (payload.temperature_milli, payload.top_p_milli)
     sampling = annex.sampling
     seed = str(seed_of(payload, claim.order_hash))
@@ -207,6 +207,12 @@ def _said(claim: Claim, model: Replayer, prompt: list[int]) -> tuple[list[Reason
     )
     reasons = [Reason(code=code, detail=detail) for holds, code, detail in checks if not holds]
     return [*reasons, *_finish(claim, answer, model, room=room, stopped=stopped)], answer
+
+
+def _context(claim: Claim, model: Replayer) -> int:
+    """The node's, which its memory may make shorter than the model's."""
+    said = claim.annex.profile.context_tokens
+    return said if 0 < said < model.context_tokens else model.context_tokens
 
 
 def _finish(

@@ -17,6 +17,7 @@ from marketplace.protocol.payloads import seed_of
 from marketplace.protocol.trace import pack_tokens
 from tests.worker.inference.conftest import Asked, Start, chat, job, llama_config, save_chat_model, together
 from tests.worker.proofs.conftest import ORDER, claim_of, run, sampled
+from worker.audit.desk import settings_for
 from worker.inference.engine import Chunk, EngineSettings
 from worker.inference.replayer import ModelReplayer
 from worker.models import ModelDir
@@ -279,6 +280,31 @@ def test_exact_tier_is_for_equal_profiles_only(claim: Claim, replayer: ModelRepl
     # The file of limits moves no bits.
     judged = annexed(profile=claim.annex.profile.model_copy(update={"calibration": "0x1"}))(claim)
     assert audit(judged, replayer, None).tier is Tier.EXACT
+
+
+def test_node_with_less_room_than_the_auditor_is_believed_as_far_as_it_says(
+    chat_model: ModelDir, start: Start, replayer: ModelReplayer
+) -> None:
+    engine = start(chat_model, prompt_block=16, max_batch_tokens=120)
+    payload = sampled(chat_model, max_tokens=30_000, temperature_milli=0)
+    made = claim_of(engine, payload, run(engine, payload))
+    said = made.annex.profile.context_tokens
+    assert said < replayer.context_tokens
+    assert audit(made, replayer, None).outcome is Outcome.ACCEPTED
+    # Without saying so it has cut the answer.
+    silent = made.annex.profile.model_copy(update={"context_tokens": 0})
+    assert Code.FINISH in codes(audit(annexed(profile=silent)(made), replayer, None))
+
+
+def test_auditor_computes_as_the_node_says_unless_told_otherwise(claim: Claim) -> None:
+    profile = claim.annex.profile.model_copy(update={"threads": 3, "tile_rows": 8, "prompt_block": 32})
+    said = annexed(profile=profile)(claim)
+    chosen = settings_for(said, EngineSettings(threads=0))
+    assert (chosen.threads, chosen.tile_rows, chosen.prompt_block) == (3, 8, 32)
+    assert settings_for(said, EngineSettings(threads=1)).threads == 1
+    nonsense = profile.model_copy(update={"threads": 1 << 40, "tile_rows": -1})
+    chosen = settings_for(annexed(profile=nonsense)(claim), EngineSettings(threads=0))
+    assert (chosen.threads, chosen.tile_rows) == (256, EngineSettings().tile_rows)
 
 
 def test_answer_that_ends_by_itself_is_accepted(
