@@ -30,7 +30,8 @@ from worker.ledger import HeldOrder, Ledger, NewChunk
 from worker.metering import Stats
 from worker.receipts import ChunkSpool, Hold, LeaseKeeper, LeaseLapsed, ReceiptDesk, Slots, Work, failed_work
 
-_CANCELLED: Final = "cancelled"
+# What a job is called that was cut before anything of it was delivered.
+_CUT: Final = {"cancelled": "cancelled", "deadline": "deadline_passed"}
 _CHAT: Final = "chat"
 
 log = get_logger(__name__)
@@ -286,9 +287,9 @@ class Executor:
     def _work(self, run: Run, outcome: Outcome) -> Work:
         now_ms = self._now_ms()
         unread = run.chunks == 0 or (run.task == _CHAT and outcome.units_out == 0)
-        if outcome.finish == _CANCELLED and unread:
+        if outcome.finish in _CUT and unread:
             # Nothing was delivered, so nothing is owed, not even the price of a job.
-            return failed_work(_CANCELLED, started_at_ms=run.started_at_ms, finished_at_ms=now_ms)
+            return failed_work(_CUT[outcome.finish], started_at_ms=run.started_at_ms, finished_at_ms=now_ms)
         reading = outcome.reading
         return Work(
             finish=outcome.finish,

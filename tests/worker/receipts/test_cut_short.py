@@ -7,12 +7,13 @@ import pytest
 
 from marketplace.protocol.merkle import response_hash
 from marketplace.protocol.messages import ReceiptStatus
-from marketplace.protocol.payloads import seed_of
+from marketplace.protocol.payloads import finish_chunk, seed_of
 from tests.worker.receipts.test_once import LEASE_MS, executor, finish_of, signed
 from tests.worker.support import Bench, TinyEngine, TinyRunning, chat_payload
 from worker.execute import Executor
-from worker.inference.engine import EngineJob, Sink
+from worker.inference.engine import Chunk, Emit, EngineJob, Outcome, Sink
 from worker.ledger import NewChunk, OrderState
+from worker.metering import Reading
 from worker.receipts import ChunkSpool, Stopping
 
 
@@ -55,6 +56,32 @@ def test_job_cancelled_before_its_first_token_is_free(bench: Bench) -> None:
     receipt = signed(bench, order_hash)
     assert (receipt.status, receipt.amount_atoms) == (ReceiptStatus.FAILED, 0)
     assert finish_of(bench, order_hash) == "cancelled"
+
+
+class LateEngine(TinyEngine):
+    """Its time is up after so many words."""
+
+    def run(self, job: EngineJob, emit: Emit, running: TinyRunning | None = None) -> Outcome:
+        bodies = [*self.bodies(job.seed)[: self.words], finish_chunk("deadline")]
+        for index, body in enumerate(bodies):
+            emit(Chunk(index=index, body=body, token_ids=(index,) if index < self.words else ()))
+        reading = Reading(device_microseconds=10, energy_millijoules=2, energy_method="model")
+        return Outcome(finish="deadline", units_in=5, units_out=self.words, reading=reading)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "amount_atoms", "finish"),
+    [(0, ReceiptStatus.FAILED, 0, "deadline_passed"), (1, ReceiptStatus.CUT_SHORT, 1_001, "deadline")],
+    ids=["nothing delivered", "a word delivered"],
+)
+def test_deadline_bills_what_was_delivered_and_nothing_for_nothing(
+    bench: Bench, words: int, status: ReceiptStatus, amount_atoms: int, finish: str
+) -> None:
+    order_hash = bench.take()
+    executor(bench, LateEngine(words=words)).execute(order_hash)
+    receipt = signed(bench, order_hash)
+    assert (receipt.status, receipt.amount_atoms) == (status, amount_atoms)
+    assert finish_of(bench, order_hash) == finish
 
 
 def test_job_handed_over_goes_on_elsewhere_and_counts_no_attempt(bench: Bench) -> None:
