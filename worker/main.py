@@ -200,10 +200,9 @@ class WorkerProcess:
             settings,
             ledger,
             queue,
-            engines=self._engines.pool,
+            engines=self._engines,
             signer=_keys(settings).signer(SIGNING),
             domain=deployment.domain,
-            energy=self._engines.energy,
             now_ms=now_ms,
         )
         self._infer.start()

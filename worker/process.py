@@ -7,7 +7,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +27,7 @@ from worker.node.offers import ServedModel
 from worker.receipts import ChunkSpool, LeaseKeeper, ReceiptDesk
 from worker.receipts.hints import CancelListener, publisher
 from worker.settings import NodeSettings
+from worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from worker.inference.engine import Upstream
@@ -43,13 +44,14 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engines:
-    """The loaded engines of an infer process, and what they serve."""
+    """The loaded engines of an infer process, what they serve, and how long their slowest step takes."""
 
     pool: EnginePool
     served: tuple[ServedModel, ...]
     close: Callable[[], None]
     energy: EnergyBook | None = None
     watch: Callable[[Callable[[Sequence[ServedModel]], None]], None] = lambda _report: None
+    step_seconds: Callable[[], float] = lambda: 0.0
 
 
 class InferProcess:
@@ -61,13 +63,12 @@ class InferProcess:
         ledger: Ledger,
         queue: str,
         *,
-        engines: EnginePool,
+        engines: Engines,
         signer: Signer,
         domain: Domain,
-        energy: EnergyBook | None,
         now_ms: Callable[[], int],
     ) -> None:
-        """`queue` is the prefix of the node's queues; `energy` the account all engines share."""
+        """`queue` is the prefix of the node's queues."""
         broker = settings.broker_url.get_secret_value() if settings.broker_url else ""
         worker = worker_prefix(INFER, os.getpid()) + secrets.token_hex(4)
         self._hand_over_seconds = settings.hand_over_ms / 1000
@@ -77,7 +78,7 @@ class InferProcess:
         self.executor = Executor(
             ledger=ledger,
             desk=ReceiptDesk(ledger, signer, domain, now_ms),
-            engines=engines,
+            engines=engines.pool,
             leases=self._leases,
             spool=self._spool,
             limits=ExecuteLimits(
@@ -88,8 +89,9 @@ class InferProcess:
             now_ms=now_ms,
             stats=stats,
         )
+        self._watchdog = Watchdog(engines.step_seconds, settings.stuck_seconds)
         self._cancels = CancelListener(broker, queue, self.executor.cancel)
-        counters = Counters(stats, energy or EnergyBook(DeclaredSource()), self.executor, self._spool)
+        counters = Counters(stats, engines.energy or EnergyBook(DeclaredSource()), self.executor, self._spool)
         self._live = LiveFile(Path(settings.data_dir) / "run" / "infer.json", counters.read, now_ms)
 
     def start(self) -> None:
@@ -99,11 +101,13 @@ class InferProcess:
         self._spool.start()
         self._cancels.start()
         self._live.start()
+        self._watchdog.start()
 
     def stop(self) -> None:
         """Lets jobs end for a moment, hands the rest over, and stops. Idempotent."""
         left = self.executor.hand_over(timeout_seconds=self._hand_over_seconds)
         log.info(Log.STOPPED, name="executor", handed_over=left)
+        self._watchdog.stop()
         self._cancels.stop()
         self._spool.stop()
         self._leases.stop()
@@ -155,6 +159,7 @@ def load_engines(settings: NodeSettings) -> Engines:
     from worker.inference.device import gpu_uuid  # noqa: PLC0415
     from worker.inference.engine import EngineSettings  # noqa: PLC0415
     from worker.inference.fleet import Fleet  # noqa: PLC0415
+    from worker.inference.host import longest_step_seconds  # noqa: PLC0415
     from worker.inference.pool import EnginePool as Pool  # noqa: PLC0415
     from worker.inference.pool import engine_builder  # noqa: PLC0415
     from worker.models import offered_as  # noqa: PLC0415
@@ -196,7 +201,8 @@ def load_engines(settings: NodeSettings) -> Engines:
         now_ms=now_ms,
         made_for=made_for,
     )
-    return started(fleet, settings.rehash_seconds, energy)
+    engines = started(fleet, settings.rehash_seconds, energy)
+    return replace(engines, step_seconds=longest_step_seconds)
 
 
 def started(fleet: Fleet, rehash_seconds: int, energy: EnergyBook) -> Engines:

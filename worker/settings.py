@@ -103,6 +103,9 @@ class NodeSettings(BaseSettings):
     worker_lease_ms: int = Field(
         default=10_000, ge=400, description="A worker that is silent for this long loses its jobs."
     )
+    stuck_seconds: int = Field(
+        default=300, ge=0, description="A worker whose engine takes longer for one step is ended; 0: never."
+    )
     spare_worker: bool = Field(
         default=True,
         description="Keep a second worker that has imported everything but no model, to take over at once.",

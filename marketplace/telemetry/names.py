@@ -56,6 +56,7 @@ class Log(StrEnum):
     TX_DISPLACED = "tx_displaced"
     MODEL_LOADED = "model_loaded"
     MODEL_FAILED = "model_failed"
+    ENGINE_STUCK = "engine_stuck"
     METER_MISSING = "meter_missing"
 
 
@@ -103,6 +104,7 @@ LOG_DOCS: Final[dict[Log, str]] = {
     Log.TX_DISPLACED: "Another transaction took the nonce; this one can never be mined.",
     Log.MODEL_LOADED: "A model's weights are in memory and its canary passed.",
     Log.MODEL_FAILED: "A model could not be loaded.",
+    Log.ENGINE_STUCK: "An engine's step did not end in time; the worker ends, and its jobs go on elsewhere.",
     Log.METER_MISSING: "An energy counter cannot be read; figures come from the next best source.",
 }
 

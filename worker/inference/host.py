@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
+import weakref
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import torch
 
@@ -72,6 +74,15 @@ class Stepper(Protocol):
         """Does a slice of all jobs' work; whether any is left."""
 
 
+# Every engine of this process: whoever watches it asks for the slowest, whichever that is.
+_threads: Final[weakref.WeakSet[EngineThread]] = weakref.WeakSet()
+
+
+def longest_step_seconds() -> float:
+    """How long the step has taken that this process's engines have been at for longest; 0 when none is."""
+    return max((thread.step_seconds for thread in list(_threads)), default=0.0)
+
+
 class EngineThread:
     """Runs a stepper on its own thread and brings every caller its events, or an error, never silence."""
 
@@ -85,7 +96,15 @@ class EngineThread:
         self._closing = False
         self._dead: str | None = None
         self._refused: EngineFailed | None = None
+        self._step_began: float | None = None
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
+        _threads.add(self)
+
+    @property
+    def step_seconds(self) -> float:
+        """How long the step under way has taken; 0 between steps."""
+        began = self._step_began
+        return 0.0 if began is None else time.monotonic() - began
 
     @property
     def alive(self) -> bool:
@@ -157,7 +176,9 @@ class EngineThread:
         busy = False
         while not self._closing:
             self._admit_waiting(block=not busy)
+            self._step_began = time.monotonic()
             busy = self._stepper.step()
+            self._step_began = None
 
     def _admit_waiting(self, *, block: bool) -> None:
         if block:
@@ -170,6 +191,7 @@ class EngineThread:
             self._stepper.admit(ticket)
 
     def _die(self, reason: str) -> None:
+        self._step_began = None
         with self._lock:
             self._dead = reason
             left, self._open = self._open, set()

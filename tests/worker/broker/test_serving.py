@@ -58,6 +58,21 @@ async def test_streams_of_a_killed_worker_go_on_within_seconds_and_exactly(
         assert node.worker != victim
 
 
+async def test_worker_whose_engine_hangs_ends_itself_and_its_job_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TINY_HANGS", str(tmp_path / "hung"))
+    async with serving(tmp_path, "tiny", worker_app=APP, slots=4, stuck_seconds=2) as node:
+        victim = node.worker
+        order = await node.order(ASK)
+        await node.gateway.until(lambda: order in done(node), 120)
+        check_whole(node, order)
+        held = node.ledger.orders.get(order)
+        assert held is not None
+        assert held.attempts == 2
+        assert node.worker != victim
+
+
 async def test_worker_asked_to_stop_hands_its_jobs_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from pathlib import Path
 
 from tests.worker.support import MODEL_ID, TinyEngine, TinyPool, TinyRunning
 from worker.inference.engine import EngineJob, Sink
@@ -11,6 +12,8 @@ from worker.node.offers import ServedModel
 from worker.settings import NodeSettings
 
 PACE_SECONDS = float(os.environ.get("TINY_PACE_SECONDS", "0"))
+# A file: the first engine to find none makes it, and hangs at its third chunk.
+HANGS = os.environ.get("TINY_HANGS")
 
 
 class ThreadedEngine(TinyEngine):
@@ -32,11 +35,25 @@ class ThreadedEngine(TinyEngine):
 def load(settings: NodeSettings) -> Engines:
     if os.environ.get("TINY_FAILS"):
         raise RuntimeError("the weights are not there")
-    engine = ThreadedEngine(lambda _index: time.sleep(PACE_SECONDS), words=8)
+    hung_since: list[float] = []
+
+    def before_chunk(index: int) -> None:
+        time.sleep(PACE_SECONDS)
+        if HANGS and index == 2 and not Path(HANGS).exists():
+            Path(HANGS).touch()
+            hung_since.append(time.monotonic())
+            threading.Event().wait()
+
+    engine = ThreadedEngine(before_chunk, words=8)
     served = ServedModel(
         source=settings.models[0].model, model_id=MODEL_ID, name="tiny", task="chat", context_tokens=512
     )
-    return Engines(pool=TinyPool(engine), served=(served,), close=engine.close)
+    return Engines(
+        pool=TinyPool(engine),
+        served=(served,),
+        close=engine.close,
+        step_seconds=lambda: time.monotonic() - hung_since[0] if hung_since else 0.0,
+    )
 
 
 app = build_app(NodeSettings(), load)
