@@ -16,8 +16,9 @@ from transformers.utils import logging
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.payloads import Answer, EmbedPayload
 from tests.bench.node_load import Request, catalogue_home
-from worker.inference.embedder import Embedder, EmbeddingModel
-from worker.inference.engine import Chunk, EngineJob, EngineSettings
+from worker.inference.batch import Batcher
+from worker.inference.embed import EmbedTask
+from worker.inference.engine import Chunk, EngineJob, EngineSettings, Outcome
 from worker.inference.generate import ChatEngine
 from worker.inference.host import Ticket
 from worker.metering import DeclaredSource, StepMeter
@@ -151,30 +152,42 @@ def continuous(opened: Any, page_size: int, batch_tokens: int) -> Run:
 Texts = Callable[[Sequence[str]], int]
 
 
+class _Typed(EmbedTask):
+    """The engine's own task with weights of a type of our choice."""
+
+    def __init__(self, model: ModelDir, dtype: torch.dtype) -> None:
+        super().__init__(model, EngineSettings())
+        self._dtype = dtype
+
+    def load(self) -> None:
+        """Reads the weights."""
+        self._model.load(self._dtype)
+
+
 def embedders(dtype: torch.dtype) -> tuple[Texts, Texts]:
     """MiniLM one text at a time, and as our engine has it."""
     found = ensure("all-minilm-l6-v2", catalogue_home(), print)
-    model = EmbeddingModel(found.path, device="cpu")
-    model.load(dtype)
-    embedder = Embedder(
-        model, budget=EngineSettings().embed_batch_tokens, meter=StepMeter(), now_ms=lambda: 0
-    )
+    model_id = to_hex(found.model_id)
+    task = _Typed(found, dtype)
+    budget = EngineSettings().embed_batch_tokens
+    batcher = Batcher(task, budget=budget, meter=StepMeter(), now_ms=lambda: 0, threads=1)
+    batcher.start()
 
     def one(texts: Sequence[str]) -> int:
         with torch.inference_mode():
-            return sum(len(model.vectors(model.encode([text]))) for text in texts)
+            asked = (EmbedPayload(model=model_id, input=(text,)) for text in texts)
+            return sum(len(task.compute([item.data for item in task.items(one)])) for one in asked)
 
     def sorted_by_length(texts: Sequence[str]) -> int:
-        payload = EmbedPayload(model=to_hex(found.model_id), input=tuple(texts))
-        ticket = Ticket(EngineJob(id="bench", payload=payload, seed=0, stop_at_ms=_FAR))
+        payload = EmbedPayload(model=model_id, input=tuple(texts))
+        events: list[Chunk | Outcome | Exception] = []
         with torch.inference_mode():
-            embedder.admit(ticket)
-            while embedder.step():
+            batcher.admit(
+                Ticket(EngineJob(id="bench", payload=payload, seed=0, stop_at_ms=_FAR), events.append)
+            )
+            while batcher.step():
                 pass
-        answer = Answer()
-        while isinstance(event := ticket.take(), Chunk):
-            answer.add(event.body)
-        return len(answer.vectors)
+        return len(Answer(event.body for event in events if isinstance(event, Chunk)).vectors)
 
     return one, sorted_by_length
 
