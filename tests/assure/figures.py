@@ -45,6 +45,11 @@ class Figure:
         }
 
 
+def digits(value: float) -> float:
+    """Three significant digits: more would claim to be measured better than it was."""
+    return float(f"{value:.3g}")
+
+
 def figure_of(row: Mapping[str, Any]) -> Figure:
     """A figure from the row that its maker gives; whether it is met is judged here again."""
     return Figure(name=row["name"], value=row["value"], unit=row["unit"], goal=row["goal"])

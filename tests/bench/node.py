@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import torch
 
-from tests.assure.figures import Figure, Part, percent, table
+from tests.assure.figures import Figure, Part, digits, percent, table
 from tests.assure.report import ROOT, write
 from tests.bench import failover, node_exact, node_load, node_runs, overhead
 from tests.bench.node_load import MODELS, REAL, Request
@@ -71,21 +71,21 @@ def generation(name: str, size: Size, home: Path) -> Iterator[Figure]:
         if name == REAL:
             contenders["single"] = (_best_threads(single, alone), alone)
         rates = _alternate(contenders, size.rounds)
-    yield Figure(name="exact mode, 64 concurrent", value=_digits(rates["exact"]), unit="tok/cpu-s")
+    yield Figure(name="exact mode, 64 concurrent", value=digits(rates["exact"]), unit="tok/cpu-s")
     yield Figure(
         name=f"transformers continuous, pages of {pages[0]}",
-        value=_digits(rates["batched"]),
+        value=digits(rates["batched"]),
         unit="tok/cpu-s",
     )
     ratio = rates["exact"] / rates["batched"]
-    yield Figure(name="ours ÷ transformers continuous", value=_digits(ratio), goal="≥ 1.05")
+    yield Figure(name="ours ÷ transformers continuous", value=digits(ratio), goal="≥ 1.05")
     if name == REAL:
         yield Figure(
-            name="transformers generate, one at a time", value=_digits(rates["single"]), unit="tok/cpu-s"
+            name="transformers generate, one at a time", value=digits(rates["single"]), unit="tok/cpu-s"
         )
-        yield Figure(name="ours ÷ one at a time", value=_digits(rates["exact"] / rates["single"]), goal="≥ 6")
+        yield Figure(name="ours ÷ one at a time", value=digits(rates["exact"] / rates["single"]), goal="≥ 6")
     cost = 100 * (1 - rates["exact"] / rates["loose"])
-    yield Figure(name="cost of exact mode", value=_digits(cost), unit="%", goal="≤ 15")
+    yield Figure(name="cost of exact mode", value=digits(cost), unit="%", goal="≤ 15")
 
 
 def embeddings(size: Size) -> Iterator[Figure]:
@@ -100,7 +100,7 @@ def embeddings(size: Size) -> Iterator[Figure]:
             ratios.append(fast.per_second / slow.per_second)
         kind = "fp32" if dtype is torch.float32 else "bf16"
         yield Figure(
-            name=f"{kind}, length-sorted ÷ one by one", value=_digits(statistics.median(ratios)), goal=goal
+            name=f"{kind}, length-sorted ÷ one by one", value=digits(statistics.median(ratios)), goal=goal
         )
 
 
@@ -188,10 +188,6 @@ def _with(run: Run, threads: int) -> Run:
             torch.set_num_threads(1)
 
     return counted
-
-
-def _digits(value: float) -> float:
-    return float(f"{value:.3g}")
 
 
 if __name__ == "__main__":

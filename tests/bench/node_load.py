@@ -42,6 +42,17 @@ _SHAPES: Final[dict[str, dict[str, Any]]] = {
     },
 }
 REAL: Final = "135M bf16"
+# For GPUs alone: a processor would take hours.
+LARGE: Final = "1.1B bf16"
+_SHAPES_OF_ALL: Final = _SHAPES | {
+    LARGE: {
+        "hidden_size": 2048,
+        "intermediate_size": 5632,
+        "num_hidden_layers": 22,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+    }
+}
 MODELS: Final = (*_SHAPES, REAL)
 
 
@@ -61,7 +72,7 @@ def catalogue_home() -> Path:
 
 
 def model(name: str, home: Path) -> ModelDir:
-    """One of `MODELS`: made once with fixed weights, or SmolLM2 from the catalogue."""
+    """One of `MODELS`, or `LARGE`: made once with fixed weights, or SmolLM2 from the catalogue."""
     if name == REAL:
         return ensure("smollm2-135m-instruct", catalogue_home(), print)
     path = home / name.replace(" ", "-")
@@ -71,6 +82,11 @@ def model(name: str, home: Path) -> ModelDir:
         network.to(torch.bfloat16 if name.endswith("bf16") else torch.float32).save_pretrained(path)
         _words().save_pretrained(path)
     return from_directory(path)
+
+
+def width(name: str) -> int:
+    """Numbers in a hidden state of a made model."""
+    return int(_SHAPES_OF_ALL[name]["hidden_size"])
 
 
 def requests(
@@ -112,10 +128,9 @@ def _word(draw: random.Random, *, real: bool) -> str:
 
 
 def _config(name: str) -> LlamaConfig:
-    shape = _SHAPES[name]
+    shape = _SHAPES_OF_ALL[name]
     return LlamaConfig(
-        **shape,
-        num_key_value_heads=shape["num_attention_heads"],
+        **{"num_key_value_heads": shape["num_attention_heads"], **shape},
         vocab_size=VOCABULARY,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
