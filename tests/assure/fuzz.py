@@ -16,6 +16,8 @@ from tests.assure.tools import ROOT, ToolFailed, run
 # Hardhat runs each 1,000 to 10,000 times in the same gate; this is about the engine.
 _RUNS: Final = 1_000
 _LONG_RUNS: Final = 100_000
+# Three thousand draws of jurors in one test take more than forge gives a block by default.
+_GAS_LIMIT: Final = str(2**64 - 1)
 # Gas is measured with every call a transaction of its own, which makes fuzzing many times slower.
 _LEFT_OUT: Final = "tests/contracts/{invariant/*,court/Gas.t.sol,Gas.t.sol}"
 
@@ -68,7 +70,8 @@ def judge(report: dict[str, Any], *, goal: int) -> list[Figure]:
 def _tests(which: str, runs: str) -> str:
     # 1: a test failed, and the report says which.
     command = ["forge", "test", "--json", which]
-    return run(command, minutes=120, environment={"FOUNDRY_FUZZ_RUNS": runs}, allowed=(0, 1))
+    environment = {"FOUNDRY_FUZZ_RUNS": runs, "FOUNDRY_GAS_LIMIT": _GAS_LIMIT}
+    return run(command, minutes=120, environment=environment, allowed=(0, 1))
 
 
 def _reported(output: str) -> dict[str, Any]:
