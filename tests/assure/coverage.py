@@ -70,7 +70,7 @@ def judge(
 ) -> list[Figure]:
     """Shares of lines and branches; every gap has its explanation and every explanation its gap.
 
-    `shown` are lines (file, text) of assembly whose change fails a test: where no counter ran, that counts.
+    `shown` are lines (file, text) of assembly that a test is seen to run: where no counter ran, that counts.
     """
     lines = {at: n for at, n in passes.lines.items() if _ships(at[0])}
     uncounted = {at for at, n in lines.items() if not n and (at[0], sources[at[0]][at[1] - 1]) in shown}
@@ -92,7 +92,7 @@ def judge(
         ),
         Figure(name="lines run", value=percent(lines_run, len(lines)), unit="%"),
         Figure(name="lines", value=len(lines)),
-        Figure(name="lines of assembly without a counter whose change fails a test", value=len(uncounted)),
+        Figure(name="lines of assembly without a counter that tests are seen to run", value=len(uncounted)),
         Figure(name="branches taken", value=percent(arms_run, len(arms)), unit="%", goal="≥ 98"),
         Figure(name="branches", value=len(arms)),
         Figure(

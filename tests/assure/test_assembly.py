@@ -28,7 +28,13 @@ LINES = SOURCE.splitlines()
 
 def _result(**survived: list[str]) -> dict[str, Any]:
     rows = [
-        {"file": FILE, "code": line.code, "killed": {}, "survived": survived.get(f"line{line.number}", [])}
+        {
+            "file": FILE,
+            "code": line.code,
+            "killed": {},
+            "survived": survived.get(f"line{line.number}", []),
+            "been": {"if 1 { revert(0, 0) }": "a test"},
+        }
         for line in assembly.lines_of(FILE, SOURCE)
     ]
     return {"lines": rows}
@@ -61,6 +67,24 @@ def test_line_is_shown_when_every_one_of_its_text_was() -> None:
     assert (FILE, "mstore(x, 1)") in assembly.shown(_result(), sources)
     assert (FILE, "let x := mload(0x40) // free") in assembly.shown(_result(), sources)
     assert (FILE, "mstore(x, 1)") not in assembly.shown(_result(line10=["{}"]), sources)
+
+
+@pytest.mark.parametrize(
+    ("code", "survivor", "expected"),
+    [
+        ("if a { b() }", "if 0 { b() }", "if a { revert(0, 0) } if a { b() }"),
+        ("if a { b() }", "if 1 { b() }", "if iszero(a) { revert(0, 0) } if a { b() }"),
+        ("x := a", "x := 0", "if 1 { revert(0, 0) } x := a"),
+    ],
+)
+def test_probe_reverts_where_the_change_made_no_difference(code: str, survivor: str, expected: str) -> None:
+    assert assembly.probe(code, survivor) == expected
+
+
+def test_line_that_tests_were_seen_at_is_shown_though_its_change_fails_none() -> None:
+    code = "if lt(x, 1) { revert(0, 0) }"
+    assert (FILE, code) in assembly.shown(_result(line4=["if 1 { revert(0, 0) }"]), {FILE: LINES})
+    assert (FILE, code) not in assembly.shown(_result(line4=["if 0 { revert(0, 0) }"]), {FILE: LINES})
 
 
 def test_line_that_came_since_is_not_shown() -> None:
