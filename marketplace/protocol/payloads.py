@@ -24,17 +24,17 @@ from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.hexes import keccak
 from marketplace.protocol.tasks.base import MAX_INPUTS as MAX_INPUTS
 from marketplace.protocol.tasks.base import Payload as Payload
-from marketplace.protocol.tasks.chat import LEAST_LOGPROB_MICRO as LEAST_LOGPROB_MICRO
 from marketplace.protocol.tasks.chat import MAX_MESSAGES as MAX_MESSAGES
 from marketplace.protocol.tasks.chat import MAX_OUTPUT_TOKENS as MAX_OUTPUT_TOKENS
-from marketplace.protocol.tasks.chat import MAX_TOP_LOGPROBS as MAX_TOP_LOGPROBS
 from marketplace.protocol.tasks.chat import ChatMessage as ChatMessage
 from marketplace.protocol.tasks.chat import ChatPayload as ChatPayload
-from marketplace.protocol.tasks.chat import TokenLogprob as TokenLogprob
-from marketplace.protocol.tasks.chat import token_logprobs as token_logprobs
 from marketplace.protocol.tasks.classify import ClassifyPayload as ClassifyPayload
 from marketplace.protocol.tasks.embed import EmbedPayload as EmbedPayload
 from marketplace.protocol.tasks.images import ImagesPayload as ImagesPayload
+from marketplace.protocol.tasks.logprobs import LEAST_LOGPROB_MICRO as LEAST_LOGPROB_MICRO
+from marketplace.protocol.tasks.logprobs import MAX_TOP_LOGPROBS as MAX_TOP_LOGPROBS
+from marketplace.protocol.tasks.logprobs import TokenLogprob as TokenLogprob
+from marketplace.protocol.tasks.logprobs import token_logprobs as token_logprobs
 from marketplace.protocol.tasks.rerank import RerankPayload as RerankPayload
 
 TASKS: Final[dict[str, type[Payload]]] = {

@@ -8,19 +8,15 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     StringConstraints,
-    ValidationError,
     model_serializer,
 )
 
 from marketplace.protocol.answers import Answer
-from marketplace.protocol.canonical import canonical_json
 from marketplace.protocol.tasks.base import TEMPLATE_UNITS, Payload, Strict, text_units
+from marketplace.protocol.tasks.logprobs import MAX_TOP_LOGPROBS, logprobs_misfit
 
 MAX_MESSAGES: Final = 1024
 MAX_OUTPUT_TOKENS: Final = 32_768
-MAX_TOP_LOGPROBS: Final = 20
-# Millionths; what stands for a token that could not have come.
-LEAST_LOGPROB_MICRO: Final = -9_999_000_000
 _MESSAGE_UNITS: Final = 16
 
 
@@ -29,25 +25,6 @@ class ChatMessage(Strict):
 
     role: Literal["system", "user", "assistant"]
     content: str
-
-
-class Scored(Strict):
-    """A token and the millionths of its natural log-probability, before temperature and top-p."""
-
-    id: int = Field(ge=0, lt=1 << 32)
-    token: str
-    logprob_micro: int = Field(ge=LEAST_LOGPROB_MICRO, le=0)
-
-
-class TokenLogprob(Scored):
-    """A token of an answer, and the likeliest in its place."""
-
-    top: tuple[Scored, ...] = Field(strict=False)
-
-
-def token_logprobs(answer: Answer) -> list[TokenLogprob]:
-    """Log-probabilities of an answer. Raises `ValidationError` for rows that are none."""
-    return [TokenLogprob.model_validate_json(canonical_json(row)) for row in answer.logprobs]
 
 
 class ChatPayload(Payload):
@@ -92,20 +69,7 @@ class ChatPayload(Payload):
             return "the text has no end"
         if answer.vectors or answer.rows:
             return "it holds vectors or rows"
-        return self._misfit_of_logprobs(answer, whole=whole)
-
-    def _misfit_of_logprobs(self, answer: Answer, *, whole: bool) -> str | None:
-        if self.logprobs is None:
-            return "it holds log-probabilities that were not asked for" if answer.logprobs else None
-        if whole and answer.text and not answer.logprobs:
-            return "the log-probabilities are missing"
-        try:
-            tokens = token_logprobs(answer)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            return f"logprobs {'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-        more = any(len(token.top) > self.logprobs for token in tokens)
-        return "a token has more alternatives than were asked for" if more else None
+        return logprobs_misfit(answer, self.logprobs, whole=whole)
 
     @classmethod
     def shown(cls, answer: Answer) -> dict[str, Any]:
