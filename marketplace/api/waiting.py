@@ -7,10 +7,10 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-from marketplace.api import money, problems, views
+from marketplace.api import problems, views
 from marketplace.flow import Market, Running
+from marketplace.openai import answers
 from marketplace.protocol.errors import BadRequest, ErrorCode, LostRace, WattError
-from marketplace.protocol.money import format_atoms
 from marketplace.protocol.payloads import Answer, Logprobs
 from marketplace.protocol.phases import ENDINGS, HAS_RESULT, EndReason, JobPhase
 from marketplace.store import jobs
@@ -62,24 +62,16 @@ def problem_of(job: JobRow | None, job_id: str) -> WattError | None:
     return BadRequest(ending.problem, detail, job_id=job.job_id)
 
 
-def usage_of(found: views.Delivery, decimals: int, symbol: str) -> dict[str, Any]:
-    """OpenAI's usage, with what it cost."""
-    receipt = found.receipt
-    usage: dict[str, Any] = {"prompt_tokens": receipt.units_in}
-    if found.job.task == "chat":
-        usage["completion_tokens"] = receipt.units_out
-    return usage | {
-        "total_tokens": receipt.units_in + receipt.units_out,
-        "cost": money.to_number(receipt.amount_atoms, decimals),
-        "cost_details": {
-            "currency": symbol,
-            "amount": format_atoms(receipt.amount_atoms, decimals),
-            "atoms": str(receipt.amount_atoms),
-            "ceiling_atoms": str(found.ceiling_atoms),
-            "energy_millijoules": str(receipt.energy_millijoules),
-            "energy_method": found.annex.energy_method,
-        },
-    }
+def usage_of(found: views.Delivery, market: Market) -> dict[str, Any]:
+    """OpenAI's usage of a delivered job."""
+    return answers.usage(
+        found.job.task,
+        found.receipt,
+        ceiling_atoms=found.ceiling_atoms,
+        energy_method=found.annex.energy_method,
+        decimals=market.deployment.token_decimals,
+        symbol=market.deployment.token_symbol,
+    )
 
 
 class Merger:

@@ -7,7 +7,7 @@ import json
 import pytest
 from openai import APIStatusError, AsyncOpenAI, AuthenticationError
 
-from marketplace.api import money
+from marketplace.openai import money
 from marketplace.protocol import wire
 from marketplace.protocol.errors import BadRequest
 from marketplace.protocol.money import format_atoms

@@ -8,9 +8,9 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from marketplace.api import messages, views
-from marketplace.api.openai import PLAIN
 from marketplace.flow import Market
 from marketplace.funding import step as funding
+from marketplace.openai.requests import PLAIN
 from marketplace.protocol import ids
 from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.hexes import to_hex

@@ -10,11 +10,12 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field
 
-from marketplace.api import messages, money, openai, views, waiting
+from marketplace.api import messages, views, waiting
 from marketplace.api.auth import caller
 from marketplace.api.routes.work import trace_of
 from marketplace.dispatch.step import Given
 from marketplace.flow import Market, Running
+from marketplace.openai import money, requests
 from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Order, Voucher
@@ -31,9 +32,9 @@ from marketplace.store.tables import JobRow, ReceiptRow, Tx
 class QuoteCall(BaseModel):
     """Body of `POST /v1/quotes`: a call that is not made. Other tasks than chat and embed have a `body`."""
 
-    model: str = Field(min_length=1, max_length=128, pattern=openai.PLAIN)
+    model: str = Field(min_length=1, max_length=128, pattern=requests.PLAIN)
     task: str | None = Field(default=None, max_length=32)
-    messages: list[openai.Turn] | None = None
+    messages: list[requests.Turn] | None = None
     input: str | list[str] | None = None
     body: dict[str, Any] | None = Field(default=None, description="Fields of the task's payload.")
     max_tokens: int | None = Field(default=None, ge=1, le=32_768)
@@ -185,9 +186,9 @@ def _payload(call: QuoteCall) -> Payload:
     if call.body is not None:
         return build_payload(call.task or "", BLANK_MODEL, call.body)
     if call.messages is not None:
-        chat = openai.ChatCall(model=call.model, messages=call.messages, max_tokens=call.max_tokens)
+        chat = requests.ChatCall(model=call.model, messages=call.messages, max_tokens=call.max_tokens)
         return chat.payload(0)
-    return openai.EmbedCall(model=call.model, input=call.input or "").payload()
+    return requests.EmbedCall(model=call.model, input=call.input or "").payload()
 
 
 def _quote(item: rules.Quote[Listing], need: rules.Need, decimals: int) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from marketplace.api import money, openai, problems, views, waiting
+from marketplace.api import problems, views, waiting
 from marketplace.api.auth import bearer
 from marketplace.dispatch.terms import Ask
 from marketplace.flow import Market, Running
+from marketplace.openai import answers, money, requests
 from marketplace.protocol import ids
 from marketplace.protocol.errors import BadRequest, ErrorCode, WattError
 from marketplace.protocol.hexes import keccak
@@ -48,15 +49,15 @@ def routes(market: Market) -> APIRouter:
         return rows[0]
 
     @router.post("/v1/embeddings")
-    async def embed(call: openai.EmbedCall, request: Request) -> Response:
+    async def embed(call: requests.EmbedCall, request: Request) -> Response:
         """Embeds texts."""
         running, ask = await _placed(market, request, call, call.payload(), streamed=False)
         found = await waiting.delivered(market, running)
-        body = openai.embeddings(call.model, found.answer, call.encoding_format)
+        body = answers.embeddings(call.model, found.answer, call.encoding_format)
         return _answer(market, body, found, ask)
 
     @router.post("/v1/chat/completions")
-    async def chat(call: openai.ChatCall, request: Request) -> Response:
+    async def chat(call: requests.ChatCall, request: Request) -> Response:
         """Continues a conversation."""
         payload = call.payload(int.from_bytes(market.random(8), "big"))
         running, ask = await _placed(market, request, call, payload, streamed=call.stream)
@@ -66,7 +67,7 @@ def routes(market: Market) -> APIRouter:
             return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
         found = await waiting.delivered(market, running)
         created = found.job.created_at_ms // 1000
-        body = openai.chat_completion(running.job_id, call.model, created, found.answer)
+        body = answers.chat_completion(running.job_id, call.model, created, found.answer)
         return _answer(market, body, found, ask)
 
     for task, kind in TASKS.items():
@@ -78,13 +79,13 @@ def routes(market: Market) -> APIRouter:
 def _add_task(router: APIRouter, market: Market, task: str, kind: type[Payload]) -> None:
     """Route of a task that OpenAI has no route for: its payload's fields in, its answer as JSON out."""
 
-    async def run(call: openai.TaskCall, request: Request) -> Response:
+    async def run(call: requests.TaskCall, request: Request) -> Response:
         running, ask = await _placed(market, request, call, call.payload(task), streamed=False)
         found = await waiting.delivered(market, running)
-        return _answer(market, openai.task_answer(task, kind, call.model, found.answer), found, ask)
+        return _answer(market, answers.task_answer(task, kind, call.model, found.answer), found, ask)
 
     # FastAPI reads the body's fields here; they are known only now.
-    run.__annotations__ = {"call": openai.task_call(task, kind), "request": Request, "return": Response}
+    run.__annotations__ = {"call": requests.task_call(task, kind), "request": Request, "return": Response}
     what = (kind.__doc__ or "").strip()
     router.add_api_route(f"/v1/{task}", run, methods=["POST"], summary=task.capitalize(), description=what)
 
@@ -92,7 +93,7 @@ def _add_task(router: APIRouter, market: Market, task: str, kind: type[Payload])
 async def _placed(
     market: Market,
     request: Request,
-    call: openai.ChatCall | openai.EmbedCall | openai.TaskCall,
+    call: requests.ChatCall | requests.EmbedCall | requests.TaskCall,
     payload: Payload,
     *,
     streamed: bool,
@@ -122,7 +123,7 @@ async def _stream(market: Market, running: Running, ask: Ask, request_id: str) -
     merger = waiting.Merger()
 
     def piece(delta: dict[str, Any], finish: str | None = None, told: Logprobs = ()) -> str:
-        return waiting.event(openai.chat_chunk(running.job_id, ask.model, created, delta, finish, told))
+        return waiting.event(answers.chat_chunk(running.job_id, ask.model, created, delta, finish, told))
 
     yield piece({"role": "assistant", "content": ""})
     async for chunk in running.stream.read():
@@ -142,8 +143,8 @@ async def _stream(market: Market, running: Running, ask: Ask, request_id: str) -
         return
     if text or told:
         yield piece({"content": text}, told=told)
-    yield piece({}, openai.finish_of(found.answer))
-    last = openai.chat_chunk(running.job_id, ask.model, created, None)
+    yield piece({}, answers.finish_of(found.answer))
+    last = answers.chat_chunk(running.job_id, ask.model, created, None)
     yield waiting.event(last | _extras(market, found))
     yield "data: [DONE]\n\n"
 
@@ -158,9 +159,7 @@ def _answer(market: Market, body: dict[str, Any], found: views.Delivery, ask: As
 
 
 def _extras(market: Market, found: views.Delivery) -> dict[str, Any]:
-    deployment = market.deployment
-    usage = waiting.usage_of(found, deployment.token_decimals, deployment.token_symbol)
-    return {"usage": usage, "job_id": found.job.job_id, "receipt": found.bundle}
+    return {"usage": waiting.usage_of(found, market), "job_id": found.job.job_id, "receipt": found.bundle}
 
 
 def _headers(job_id: str, ask: Ask) -> dict[str, str]:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from marketplace.api.openai import task_call
 from marketplace.client.verify import check_offline, failures
+from marketplace.openai.requests import task_call
 from marketplace.protocol.errors import BadRequest
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.payloads import TASKS, Answer, build_payload

@@ -1,9 +1,7 @@
-"""OpenAI's request bodies into payloads, and answers into OpenAI's shapes."""
+"""OpenAI's request bodies into payloads."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -14,11 +12,9 @@ from marketplace.protocol.payloads import (
     MAX_INPUTS,
     MAX_OUTPUT_TOKENS,
     MAX_TOP_LOGPROBS,
-    Answer,
     ChatMessage,
     ChatPayload,
     EmbedPayload,
-    Logprobs,
     Payload,
     build_payload,
 )
@@ -45,7 +41,6 @@ _WITH_EFFECT: Final[dict[str, tuple[object, ...]]] = {
     "web_search_options": (),
     "dimensions": (),
 }
-_FINISH: Final = {"stop": "stop", "length": "length", "deadline": "length"}
 
 
 class TextPart(BaseModel):
@@ -163,76 +158,6 @@ def task_call(task: str, kind: type[Payload]) -> type[TaskCall]:
     }
     fields: dict[str, Any] = own
     return create_model(f"{task.title().replace('-', '')}Call", __base__=TaskCall, **fields)
-
-
-def task_answer(task: str, kind: type[Payload], model: str, answer: Answer) -> dict[str, Any]:
-    """The answer of any other task, without usage and receipt."""
-    return {"object": task, "model": model, **kind.shown(answer)}
-
-
-def chat_completion(job_id: str, model: str, created: int, answer: Answer) -> dict[str, Any]:
-    """A whole chat answer, without usage and receipt."""
-    message = {"role": "assistant", "content": answer.text, "refusal": None}
-    told = logprobs_of(answer.logprobs)
-    choice = {"index": 0, "message": message, "finish_reason": finish_of(answer), "logprobs": told}
-    return {
-        "id": f"chatcmpl-{job_id.removeprefix('job_')}",
-        "object": "chat.completion",
-        "created": created,
-        "model": model,
-        "choices": [choice],
-    }
-
-
-def chat_chunk(
-    job_id: str,
-    model: str,
-    created: int,
-    delta: dict[str, Any] | None,
-    finish: str | None = None,
-    logprobs: Logprobs = (),
-) -> dict[str, Any]:
-    """One streamed chunk; without a delta, the last one that carries usage."""
-    choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": logprobs_of(logprobs)}
-    choices = [] if delta is None else [choice]
-    return {
-        "id": f"chatcmpl-{job_id.removeprefix('job_')}",
-        "object": "chat.completion.chunk",
-        "created": created,
-        "model": model,
-        "choices": choices,
-    }
-
-
-def logprobs_of(logprobs: Logprobs) -> dict[str, Any] | None:
-    """OpenAI's log-probabilities; None when there are none."""
-    if not logprobs:
-        return None
-    rows = [_scored(row) | {"top_logprobs": [_scored(other) for other in row["top"]]} for row in logprobs]
-    return {"content": rows, "refusal": None}
-
-
-def embeddings(model: str, answer: Answer, encoding: str) -> dict[str, Any]:
-    """A list of vectors, without usage and receipt."""
-    rows: list[Any] = (
-        [base64.b64encode(vector).decode() for vector in answer.vectors]
-        if encoding == "base64"
-        else answer.floats()
-    )
-    data = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows)]
-    return {"object": "list", "data": data, "model": model}
-
-
-def finish_of(answer: Answer) -> str:
-    """OpenAI's word for why the text ends."""
-    return _FINISH.get(answer.finish or "", "length")
-
-
-def _scored(row: Mapping[str, Any]) -> dict[str, Any]:
-    token = row["token"]
-    # Part of a character has no text of its own, and its bytes are not on the wire.
-    data = None if "\N{REPLACEMENT CHARACTER}" in token else list(token.encode())
-    return {"token": token, "logprob": row["logprob_micro"] / 1e6, "bytes": data}
 
 
 def _message(turn: Turn) -> ChatMessage:
