@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import UniqueConstraint, func, update
 from sqlmodel import Field, col, select
 
+from marketplace.protocol.messages import ReceiptStatus
 from worker.ledger.base import Database, Table, big, blob
 
 
@@ -101,6 +102,12 @@ class Receipts:
         )
         with self._database.write() as session:
             return bool(session.exec(change).rowcount)
+
+    def answers(self) -> int:
+        """How many receipts there are for more than nothing."""
+        query = select(func.count()).where(col(ReceiptRow.status) != ReceiptStatus.FAILED.value)
+        with self._database.read() as session:
+            return int(session.exec(query).one())
 
     def totals(self) -> dict[str, int]:
         """Number and amount of receipts: all, without a voucher, waived."""

@@ -68,9 +68,13 @@ class Child:
         spec: ChildSpec,
         environment: Mapping[str, str],
         *,
-        on_exit: Callable[[int], None],
+        on_exit: Callable[[int], bool],
     ) -> None:
-        """`on_exit` gets the pid of every process that ended, before the next one starts."""
+        """`on_exit` gets the pid of every process that ended, before the next one starts.
+
+        It says whether the process had finished any work: then nothing is wrong with how it starts, and the
+        next one need not wait.
+        """
         self.spec = spec
         self._environment = environment
         self._on_exit = on_exit
@@ -136,10 +140,10 @@ class Child:
         while not self._stopping and self._process is not None:
             pid, began = self._process.pid, asyncio.get_running_loop().time()
             status = await self._process.wait()
-            await asyncio.to_thread(self._on_exit, pid)
+            worked = await asyncio.to_thread(self._on_exit, pid)
             if self._stopping:
                 return
-            healthy = asyncio.get_running_loop().time() - began > _HEALTHY_SECONDS
+            healthy = worked or asyncio.get_running_loop().time() - began > _HEALTHY_SECONDS
             failures = 0 if healthy else failures + 1
             pause = _BACK_OFF_SECONDS[min(max(failures - 1, 0), len(_BACK_OFF_SECONDS) - 1)]
             log.error(Log.LOOP_FAILED, loop=self.spec.name, pid=pid, status=status, restart_in_seconds=pause)

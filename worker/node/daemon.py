@@ -231,13 +231,18 @@ class Daemon:
             spare=role == INFER and options.spare_worker,
         )
 
-        def died(pid: int) -> None:
+        answers = self._ledger.receipts.answers()
+
+        def died(pid: int) -> bool:
+            nonlocal answers
             # The process is gone for certain, so its leases need not run out first.
             freed = self._ledger.orders.release(worker_prefix(role, pid))
             if role == INFER:
                 self._ledger.orders.forget_tasks()
             if freed:
                 log.warning(Log.LEASE_LOST, role=role, pid=pid, orders=len(freed))
+            before, answers = answers, self._ledger.receipts.answers()
+            return role == INFER and answers > before
 
         environment = child_environment(settings, os.getpid(), without=_SECRETS[role])
         return Child(spec, environment, on_exit=died)
