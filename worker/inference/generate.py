@@ -23,7 +23,7 @@ from worker.proofs.calibration import shipped_hash
 from worker.proofs.device import device_class
 
 # Raised when a change of code changes tokens or their bits.
-_VERSION = 2
+_VERSION = 3
 
 
 class ChatEngine:

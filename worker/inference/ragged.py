@@ -3,7 +3,7 @@
 The model sees one flat row of tokens; an attention function registered with transformers sends each
 sequence's part to its own keys and values. Two kinds of pass:
 
-- a *prompt block* runs alone, so its shapes depend on the prompt only;
+- a *prompt block* runs alone, so its shapes depend on the prompt only (in tiles as below in float32);
 - *generated tokens* of many sequences run together, every matrix product in tiles of a fixed number of
   rows and attention padded by length alone, so that a row's bits do not depend on its neighbours. Replaying
   tokens of an earlier run takes the same path, which is why a resumed answer goes on as it would have.
@@ -12,6 +12,7 @@ sequence's part to its own keys and values. Two kinds of pass:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
@@ -52,6 +53,9 @@ class RaggedModel:
         self._device = device
         self._model: Any = _open(path).to(device).eval()
         self._tiling = Tiling(tile_rows, most_rows=_MOST_ROWS)
+        # Without tiles a prompt's bits may depend on the number of threads. In 32 bits they cost nothing; in
+        # bfloat16 a prompt took half as long again, so there the number is part of the profile alone.
+        self._prompts_in_tiles = self._model.dtype == torch.float32
         self._pool = KvPool()
         # Rows that went into the head in the last pass, `(tokens, width)`: what traces commit to.
         self.hidden = torch.empty(0)
@@ -92,7 +96,8 @@ class RaggedModel:
         slab = self._pool.alone(cache, cache.length + len(tokens))
         batch = Batch(prompts=[Prompt(cache, slab, 0, len(tokens))], tokens=len(tokens))
         positions = range(cache.length, cache.length + len(tokens))
-        logits = self._forward(batch, tokens, positions, [len(tokens) - 1])
+        with self._tiling if self._prompts_in_tiles else nullcontext():
+            logits = self._forward(batch, tokens, positions, [len(tokens) - 1])
         cache.length += len(tokens)
         return logits[0]
 

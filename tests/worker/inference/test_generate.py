@@ -264,7 +264,7 @@ def test_reading_names_method_and_is_never_zero_for_work_done(chat_model: ModelD
 
 def test_profile_names_what_decides_the_bits(chat_model: ModelDir, start: Start) -> None:
     profile = start(chat_model, tile_rows=4, prompt_block=32).profile
-    assert (profile.engine, profile.tile_rows, profile.prompt_block) == ("wattline-chat-2", 4, 32)
+    assert (profile.engine, profile.tile_rows, profile.prompt_block) == ("wattline-chat-3", 4, 32)
     assert (profile.sampler, profile.trace) == ("gumbel1", "blocks32/sign16/every4")
     assert (profile.torch, profile.dtype) == (torch.__version__, "float32")
     assert profile.device.startswith("cpu/")
