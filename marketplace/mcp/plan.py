@@ -127,7 +127,7 @@ async def permitted(call: Call, plan: Annotated[Plan, Resolve(planned)]) -> Elic
         raise BadRequest(
             ErrorCode.PRICE_ABOVE_MAX,
             f"{plan.question} This client cannot ask its user, so the answer is no.",
-            hint="Name a lower max_cost, or let the user raise the limit: watt mcp --per-job AMOUNT.",
+            hint="Name a lower max_cost, or let the user raise the limit: --per-job, or X-Watt-Per-Job.",
         )
     return Elicit(f"{plan.question} Allow once?", Allow)
 

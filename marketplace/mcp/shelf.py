@@ -19,13 +19,17 @@ _MOST_OFFERS: Final = 4096
 
 @dataclass(slots=True, kw_only=True)
 class Kept:
-    """One quoted offer and what became of it; one `owner` may take it, one call at a time."""
+    """One quoted offer and what became of it; one `owner` may take it, one call at a time.
+
+    `doubtful` names the job of an order whose fate is not known here; "" where even its name is not.
+    """
 
     owner: str
     wish: Wish
     quote: Quote
     size: int
     bought: Bought | None = None
+    doubtful: str | None = None
     lock: anyio.Lock = field(default_factory=anyio.Lock)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Annotated, Any, Final
 
+import anyio
 from mcp.server.mcpserver import MCPServer
 from mcp_types import ToolAnnotations
 from pydantic import Field
@@ -24,6 +25,7 @@ from marketplace.mcp.plan import (
     turns,
     visit_of,
 )
+from marketplace.mcp.shelf import Kept
 from marketplace.mcp.shop import STEPS, Bought, Step, wish_of
 from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.payloads import MAX_OUTPUT_TOKENS
@@ -134,13 +136,7 @@ async def run(
     gives the same answer and charges nothing more. Above the user's limits the user is asked first.
     """
     check_permission(plan, permission)
-    if plan.kept is None:
-        bought = await _buy(call, plan)
-    else:
-        async with plan.kept.lock:
-            if plan.kept.bought is None:
-                plan.kept.bought = await _buy(call, plan)
-            bought = plan.kept.bought
+    bought = await (_buy(call, plan) if plan.kept is None else _take(call, plan, plan.kept))
     return answers.ran_of(bought, plan.model, plan.visit.shop.currency)
 
 
@@ -179,18 +175,40 @@ def _said(model: answers.Model) -> str:
     return " ".join([model.model, model.model_id, *model.aliases, *model.tasks]).lower()
 
 
+async def _take(call: Call, plan: Plan, kept: Kept) -> Bought:
+    """What an offer brought, bought now or before.
+
+    Raises:
+        BadRequest: it was ordered before, and may yet be charged.
+    """
+    async with kept.lock:
+        if kept.bought is None and kept.doubtful is not None:
+            told = f"job({kept.doubtful!r})" if kept.doubtful else "Its job"
+            raise BadRequest(
+                ErrorCode.ORDER_REPLAYED,
+                "This offer was ordered before, and what became of that is not known here.",
+                hint=f"{told} tells; if it brought nothing, ask for a fresh offer: quote().",
+                job_id=kept.doubtful,
+            )
+        if kept.bought is None:
+            kept.bought = await _buy(call, plan)
+        return kept.bought
+
+
 async def _buy(call: Call, plan: Plan) -> Bought:
     reporter = _Reporter(call)
     visit, most = plan.visit, plan.limit.most_atoms
     with visit.limits.holding(most, allowed=bool(plan.question)) as held:
         try:
             bought = await visit.shop.buy(plan.wish, plan.limit, reporter.told)
-        except GatewayTrouble as trouble:
-            if reporter.ordered:
-                # Its fate is unknown: who asks for the job later can be told.
-                trouble.values.update({"ordered": True, "job_id": reporter.job_id})
-            else:
+        except (GatewayTrouble, anyio.get_cancelled_exc_class()) as error:
+            if not reporter.ordered:
                 held.cost_atoms = 0
+            elif plan.kept is not None:
+                plan.kept.doubtful = reporter.job_id
+            if reporter.ordered and isinstance(error, GatewayTrouble):
+                # Who asks for the job later can be told.
+                error.values.update({"ordered": True, "job_id": reporter.job_id})
             raise
         held.cost_atoms = bought.cost_atoms
     await reporter.told(Step.DELIVERED, bought.job_id)

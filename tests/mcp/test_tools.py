@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import anyio
 import pytest
@@ -181,21 +182,28 @@ async def test_budget_of_a_granted_key_is_what_its_caps_leave(market: FakeMarket
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_cancelled_call_cancels_its_job(mode: str) -> None:
+async def test_cancelled_call_cancels_its_job_and_its_offer_is_not_ordered_again(mode: str) -> None:
     market = HeldMarket()
-    async with host(market, mode=mode) as agent, anyio.create_task_group() as tasks:
-
-        async def run() -> None:
-            with scope:
-                await agent.raw("run", **HI)
-
-        scope = anyio.CancelScope()
-        tasks.start_soon(run)
-        await market.begun.wait()
-        scope.cancel()
+    async with host(market, mode=mode) as agent:
+        offer = (await agent.call("quote", **HI))["offers"][0]["offer"]
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(agent.raw, "run", offer=offer))
+            await market.begun.wait()
+            tasks.cancel_scope.cancel()
         with anyio.fail_after(5):
             await market.go_on.wait()
+        assert (await agent.refused("run", offer=offer))["code"] == "order_replayed"
     assert market.cancelled == ["job_1"]
+    assert len(market.orders) == 1
+
+
+async def test_call_that_never_came_to_an_order_costs_nothing(market: FakeMarket) -> None:
+    market.opens_on_chain = False
+    async with host(market, Words(budget="1")) as agent:
+        refused = await agent.refused("run", **HI)
+        assert (refused["code"], refused["charged"]) == ("chain_unavailable", False)
+        assert (await agent.call("budget"))["spent"] == "0.00"
+    assert market.orders == []
 
 
 async def test_market_that_is_down_is_an_error_in_words_and_its_tools_are_listed(market: FakeMarket) -> None:
@@ -215,6 +223,11 @@ async def test_outcome_that_nobody_knows_is_told_as_such_and_counts_as_spent(mar
         refused = await agent.refused("run", offer=ceiling["offer"])
         assert (refused["charged"], refused["job_id"]) == (None, "job_1")
         assert (await agent.call("budget"))["spent"] == ceiling["ceiling"]
+        market.nodes[1].behaviour = "ok"
+        again = await agent.refused("run", offer=ceiling["offer"])
+        assert (again["code"], again["job_id"]) == ("order_replayed", "job_1")
+        assert "job('job_1')" in again["hint"]
+    assert len(market.orders) == 1
 
 
 async def test_receipt_that_does_not_hold_is_kept_as_evidence(market: FakeMarket) -> None:
