@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import httpx2
 from mcp import Client
+from mcp.client._memory import InMemoryTransport
 from mcp_types import CallToolResult, ElicitResult
 
 from marketplace.client.aio import AsyncWattline
@@ -20,8 +21,9 @@ from tests.client.conftest import BUYER
 from tests.client.fake_market import FakeMarket
 from tests.client.fakes import Clock, FakeNode
 
-# The newest revision asks by answering, older ones ask in the middle of a call.
-MODES = ("auto", "legacy")
+# The newest revision asks by answering, older ones ask in the middle of a call; "stream" is the newest framed
+# as on stdin and stdout.
+MODES = ("auto", "legacy", "stream")
 HI = {"model": "tiny-chat", "prompt": "hi", "max_tokens": 16}
 
 
@@ -104,6 +106,10 @@ async def host(
 
     clerk = OwnClerk(opened, words or Words(per_job="0.02"), kept.extend)
     callback = None if answer is None else elicited
-    async with Client(WattServer(clerk), mode=mode, elicitation_callback=callback) as client:
+    server = WattServer(clerk)
+    place: WattServer | InMemoryTransport = server if mode != "stream" else InMemoryTransport(server)
+    spoken = "legacy" if mode == "legacy" else "auto"
+    async with Client(place, mode=spoken, elicitation_callback=callback) as client:
+        assert (client.protocol_version == "2026-07-28") is (mode != "legacy")
         yield Host(client, asked, kept)
     await clerk.aclose()

@@ -24,8 +24,9 @@ from marketplace.protocol.payloads import parse_payload, seed_of
 from tests.api.test_tasks import offering
 from tests.flow.gateway import CHAT_MODEL, Gateway, gateway
 from tests.flow.node import Node, bearer, funded
-from tests.mcp.host import MODES, Host
+from tests.mcp.host import Host
 
+MODES = ("auto", "legacy")
 HI = {"model": "tiny", "prompt": "hi", "max_tokens": 16}
 YES = ElicitResult(action="accept", content={"allow": True})
 
