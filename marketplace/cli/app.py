@@ -16,6 +16,7 @@ from marketplace.cli import (
     jurors,
     keys,
     market,
+    mcp,
     models,
     records,
     screen,
@@ -116,6 +117,7 @@ def build() -> typer.Typer:
     tasks.register(made)
     made.add_typer(models.app(ModelCommands), name="models")
     records.register(made)
+    mcp.register(made)
     wallets.register(made)
     sessions.register(made)
     keys.register(made)

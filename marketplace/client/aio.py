@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Required, Self, TypedDict, Unpack, overload
 
 from marketplace.client.anchors import check_on_chain
-from marketplace.client.asks import Ask, chat_ask, embed_ask, task_ask
+from marketplace.client.asks import Ask, Heard, chat_ask, embed_ask, task_ask
 from marketplace.client.books import Books
 from marketplace.client.bundle import Bundle
 from marketplace.client.desk import Desk, threaded
@@ -37,11 +37,15 @@ _DOOR: Final = "marketplace.client.connect"
 
 
 class Limits(TypedDict, total=False):
-    """What every job may be told: `max_cost` in token units as text, a node, seconds until it is free."""
+    """What every job may be told: `max_cost` in token units as text, a node, seconds until it is free.
+
+    `heard` is awaited with each event of the job: signed, taken, its chunks, its receipt.
+    """
 
     max_cost: str | None
     node: int | None
     timeout_seconds: int
+    heard: Heard | None
 
 
 class ChatOptions(Limits, total=False):

@@ -184,8 +184,10 @@ class Work:
         chunks: list[bytes] = []
         answer = Answer()
         try:
+            await _tell(ask, Event("order", {"node_id": quote.node_id}))
             async with aclosing(self._events(placed, trace_id)) as events:
                 async for event in events:
+                    await _tell(ask, event)
                     if event.name == "chunk":
                         text = _add(event, chunks, answer)
                         if text:
@@ -310,6 +312,11 @@ class Work:
             self._desk.journal.end_seat(placed.session.session_id, placed.order.seq)
         if problem.code in _SPOILT:
             self._desk.journal.use(placed.session.session_id, SessionUse.RETIRED)
+
+
+async def _tell(ask: Ask, event: Event) -> None:
+    if ask.heard is not None:
+        await ask.heard(event)
 
 
 def _finish_of(bundle: Bundle) -> str:

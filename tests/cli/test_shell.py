@@ -19,6 +19,7 @@ HEAVY = (
     "sqlmodel",
     "celery",
     "httpx2",
+    "mcp",
     "eth_account",
     "transformers",
 )
@@ -84,7 +85,9 @@ def imported_by(*arguments: str) -> list[str]:
     return list(json.loads(out.stdout))
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("run", "--help"), ("version",), ("config", "show")])
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("run", "--help"), ("mcp", "--json"), ("version",), ("config", "show")]
+)
 def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     assert imported_by(*arguments) == []
 
