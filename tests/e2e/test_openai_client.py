@@ -66,7 +66,7 @@ async def test_async_client_gets_a_whole_completion(market: MarketUnderTest) -> 
         ({"model": "gpt-9"}, 404, "unknown_model"),
         ({"max_tokens": 0}, 422, "invalid_request"),
         ({"messages": []}, 422, "invalid_request"),
-        ({"n": 2}, 422, "unsupported"),
+        ({"response_format": {"type": "json_object"}}, 422, "unsupported"),
         ({"extra_body": {"max_cost": "0.000001"}}, 402, "price_above_max"),
     ],
 )
