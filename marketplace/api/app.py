@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from marketplace.api import link, problems
 from marketplace.api.edge import Edge
-from marketplace.api.routes import account, completions, jobs, system, work
+from marketplace.api.routes import account, completions, jobs, responses, system, work
 from marketplace.api.routes.system import Health
 from marketplace.flow import Market
 
@@ -24,6 +24,7 @@ def create_app(market: Market, health: Health, *, max_body_bytes: int) -> FastAP
     for router in (
         work.routes(market),
         completions.routes(market),
+        responses.routes(market),
         jobs.routes(market),
         account.routes(market),
         system.routes(market, health),
