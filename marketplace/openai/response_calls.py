@@ -58,7 +58,7 @@ class ResponseCall(requests.Generation):
 
     input: str | list[dict[str, Any]]
     instructions: str | None = None
-    previous_response_id: str | None = Field(default=None, max_length=64)
+    previous_response_id: str | None = Field(default=None, pattern="^[A-Za-z0-9_]{1,64}$")
     max_output_tokens: int | None = Field(default=None, ge=1, le=MAX_OUTPUT_TOKENS)
     seed: int | None = Field(default=None, ge=-(1 << 63), lt=1 << 64)
     stop: str | list[str] | None = None

@@ -165,6 +165,19 @@ async def test_max_cost_bounds_all_choices_together_and_what_is_left_is_shared(t
         assert max_costs(g) == [CEILING + 6, CEILING + 6]
 
 
+@pytest.mark.parametrize(("max_cost", "status"), [("0.000267", 502), ("0.000268", 200)])
+async def test_node_that_takes_over_gets_no_more_than_the_choices_share(tmp_path, max_cost, status):
+    async with gateway(tmp_path) as g, market(g, 1, 2, behaviour=failing_once(8)) as (secret, nodes, opened):
+        # 134 at most: less than all that is allowed, more than what is left for one choice of two.
+        nodes[2].price = (20, 1_000_000, 2_000_000)
+        await nodes[2].offer()
+        await nodes[2].calm()
+        answer = await post(g, secret, n=2, max_cost=max_cost)
+        assert answer.status_code == status
+        assert nodes[2].orders.qsize() == (status == 200)
+        assert sum(g.session(s).owed_atoms for s in opened.values()) == (44 if status == 200 else EACH)
+
+
 async def test_choices_are_placed_over_all_sessions_or_not_at_all(tmp_path):
     async with gateway(tmp_path) as g, market(g, 1, atoms=CEILING) as (secret, nodes, opened):
         before = g.rows()

@@ -343,6 +343,7 @@ INVALID = [
     ({"input": [{"role": "user", "content": [{"type": "input_text"}]}]}, "input.0.content.0.text"),
     ({"max_output_tokens": 0}, "max_output_tokens"),
     ({"top_logprobs": 2}, "top_logprobs"),
+    ({"previous_response_id": "resp_\x00"}, "previous_response_id"),
     ({"metadata": {str(i): "x" for i in range(17)}}, "metadata"),
 ]
 
