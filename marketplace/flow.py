@@ -6,17 +6,17 @@ Each arrow is one database transaction; frames leave only after it has committed
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from marketplace.chain.deployment import Deployment
-from marketplace.dispatch import cancel, intake, measure, returns
+from marketplace.dispatch import cancel, intake, measure, returns, together
 from marketplace.dispatch import step as dispatch
 from marketplace.dispatch.links import Link, Links
 from marketplace.dispatch.returns import Outcome
-from marketplace.dispatch.streams import JobStream, Streams
+from marketplace.dispatch.streams import Running as Running
+from marketplace.dispatch.streams import Streams
 from marketplace.dispatch.terms import Ask, Terms
 from marketplace.funding import rules as funding_rules
 from marketplace.funding import step as funding
@@ -43,14 +43,6 @@ log = get_logger(__name__)
 T = TypeVar("T")
 Returned = TypeVar("Returned", Outcome, Outcome | None)
 _TRIES: Final = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """A job that was placed, and what comes of it."""
-
-    job_id: str
-    stream: JobStream
 
 
 class Market:
@@ -93,14 +85,17 @@ class Market:
         Raises:
             BadRequest: nothing was ordered, nothing will be charged.
         """
-        job_id = ids.job_id(self.random(15))
-        issued = await self.write(lambda tx: self._place(tx, ask, job_id))
-        if isinstance(issued, str):
-            return await self.watch(issued)
-        stream = self.streams.job(job_id)
-        log.info(Log.JOB_ORDERED, job_id=job_id, trace_id=ask.trace_id, node_id=issued.node_id)
-        await self._send(issued)
-        return Running(job_id=job_id, stream=stream)
+        return (await self.place_all([ask]))[0]
+
+    async def place_all(self, asks: Sequence[Ask]) -> list[Running]:
+        """Orders all jobs of one call, or none; the first one's `max_cost_atoms` bounds their sum.
+
+        Raises:
+            BadRequest: as `place` does.
+        """
+        placed = await self.write(lambda tx: self._place_all(tx, asks))
+        started = (self._started(issued, ask.trace_id) for issued, ask in zip(placed, asks, strict=True))
+        return await asyncio.gather(*started)
 
     async def place_signed(self, given: dispatch.Given, trace_id: str, *, streamed: bool) -> Running:
         """Sends on an order its key signed elsewhere; the same order again is the same job.
@@ -112,12 +107,7 @@ class Market:
         issued = await self.write(
             lambda tx: self._place_signed(tx, given, job_id, trace_id, streamed=streamed)
         )
-        if isinstance(issued, str):
-            return await self.watch(issued)
-        stream = self.streams.job(job_id)
-        log.info(Log.JOB_ORDERED, job_id=job_id, trace_id=trace_id, node_id=issued.node_id)
-        await self._send(issued)
-        return Running(job_id=job_id, stream=stream)
+        return await self._started(issued, trace_id)
 
     async def watch(self, job_id: str) -> Running:
         """A job's stream, ended already when the job is. Raises `BadRequest` for unknown jobs."""
@@ -289,6 +279,11 @@ class Market:
         least = self.deployment.min_stake_atoms
         return quoting.quote(tx, model, need, now_ms=self.clock(), min_stake_atoms=least, ticket=ticket)
 
+    def _place_all(self, tx: Tx, asks: Sequence[Ask]) -> list[dispatch.Issued | str]:
+        placed = [self._place(tx, ask, ids.job_id(self.random(15))) for ask in asks]
+        together.bound(tx, placed, asks[0].max_cost_atoms)
+        return placed
+
     def _place(self, tx: Tx, ask: Ask, job_id: str) -> dispatch.Issued | str:
         known = dispatch.known_job(tx, ask, self._timing())
         if known is not None:
@@ -330,6 +325,14 @@ class Market:
 
     def _timing(self) -> dispatch.Timing:
         return dispatch.Timing(now_ms=self.clock(), terms=self.terms)
+
+    async def _started(self, issued: dispatch.Issued | str, trace_id: str) -> Running:
+        if isinstance(issued, str):
+            return await self.watch(issued)
+        stream = self.streams.job(issued.job_id)
+        log.info(Log.JOB_ORDERED, job_id=issued.job_id, trace_id=trace_id, node_id=issued.node_id)
+        await self._send(issued)
+        return Running(job_id=issued.job_id, stream=stream)
 
     async def _send(self, issued: dispatch.Issued) -> None:
         self.streams.bind(issued.order_hash, issued.job_id, issued.node_id, live=True)

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from marketplace.api import link, problems
 from marketplace.api.edge import Edge
-from marketplace.api.routes import account, jobs, system, work
+from marketplace.api.routes import account, completions, jobs, responses, system, unsupported, work
 from marketplace.api.routes.system import Health
 from marketplace.flow import Market
 
@@ -23,10 +23,13 @@ def create_app(market: Market, health: Health, *, max_body_bytes: int) -> FastAP
     problems.install(app)
     for router in (
         work.routes(market),
+        completions.routes(market),
+        responses.routes(market),
         jobs.routes(market),
         account.routes(market),
         system.routes(market, health),
         link.routes(market),
+        unsupported.routes(),
     ):
         app.include_router(router)
     app.add_middleware(Edge, max_body_bytes=max_body_bytes, metrics=market.metrics)

@@ -26,10 +26,12 @@ log = get_logger(__name__)
 def body_of(
     error: WattError, request_id: str, *, charged: bool = False, param: str | None = None
 ) -> dict[str, Any]:
-    """The body of an error."""
+    """The body of an error; its values may say that something was charged, and a retry safe anyway."""
     spec = error.spec
+    charged = charged or error.values.get("charged") is True
+    retryable = error.values.get("retryable") is True if charged else spec.retryable
     kind = _KINDS.get(spec.status, "invalid_request_error" if spec.status < 500 else "server_error")
-    values = {name: value for name, value in error.values.items() if isinstance(value, str | int)}
+    values = {name: value for name, value in error.values.items() if isinstance(value, str | int | list)}
     return values | {
         "type": f"urn:wattline:error:{error.code}",
         "title": spec.title,
@@ -39,7 +41,7 @@ def body_of(
         "hint": spec.hint,
         "charged": charged,
         "request_id": request_id,
-        "retryable": spec.retryable and not charged,
+        "retryable": retryable,
         # OpenAI clients keep only this object, so what helps is in it too.
         "error": {
             "message": f"{error.detail} — {spec.hint}",

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from marketplace.api import problems, views
 from marketplace.flow import Market, Running
-from marketplace.openai import answers
+from marketplace.openai import answers, billing
 from marketplace.protocol.errors import BadRequest, ErrorCode, LostRace, WattError
 from marketplace.protocol.payloads import Answer, Logprobs
 from marketplace.protocol.phases import ENDINGS, HAS_RESULT, EndReason, JobPhase
@@ -72,6 +72,18 @@ def usage_of(found: views.Delivery, market: Market) -> dict[str, Any]:
         decimals=market.deployment.token_decimals,
         symbol=market.deployment.token_symbol,
     )
+
+
+def spent(found: views.Delivery) -> billing.Spent:
+    """What a delivered job used and cost."""
+    method = found.annex.energy_method
+    return billing.spent(found.receipt, ceiling_atoms=found.ceiling_atoms, energy_method=method)
+
+
+def currency(market: Market) -> billing.Currency:
+    """The token of this market."""
+    deployment = market.deployment
+    return billing.Currency(decimals=deployment.token_decimals, symbol=deployment.token_symbol)
 
 
 class Merger:

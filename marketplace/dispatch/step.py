@@ -79,6 +79,7 @@ def draft(ask: Ask, job_id: str, model_id: str, model_name: str, timing: Timing)
         streamed=ask.streamed,
         idempotency=ask.idempotency,
         fingerprint=ask.fingerprint,
+        echo=ask.echo,
         task=payload.task,
         model_id=model_id,
         model_name=model_name,

@@ -30,6 +30,7 @@ class Ask:
     Attributes:
         idempotency: digest of the caller's own idempotency key; the same one gives the same job.
         fingerprint: digest of the call as asked; `repeated` says that the client has sent it before.
+        echo: what its answer says back and the payload does not hold, as JSON.
     """
 
     key: Signer
@@ -42,3 +43,4 @@ class Ask:
     idempotency: str | None = None
     fingerprint: str = ""
     repeated: bool = False
+    echo: str = ""

@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
-from marketplace.openai import money
+from marketplace.openai import billing
 from marketplace.protocol.messages import Receipt
-from marketplace.protocol.money import format_atoms
 from marketplace.protocol.payloads import Answer, Logprobs, Payload
 
 _FINISH: Final = {"stop": "stop", "length": "length", "deadline": "length"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """The next piece of a streamed text: where it starts in it, and log-probabilities that came with it."""
+
+    start: int
+    text: str
+    told: Logprobs = ()
 
 
 def usage(
     task: str, receipt: Receipt, *, ceiling_atoms: int, energy_method: str, decimals: int, symbol: str
 ) -> dict[str, Any]:
     """OpenAI's usage, with what it cost; the rest of the ceiling never left the session."""
-    counts: dict[str, Any] = {"prompt_tokens": receipt.units_in}
-    if task == "chat":
-        counts["completion_tokens"] = receipt.units_out
-    return counts | {
-        "total_tokens": receipt.units_in + receipt.units_out,
-        "cost": money.to_number(receipt.amount_atoms, decimals),
-        "cost_details": {
-            "currency": symbol,
-            "amount": format_atoms(receipt.amount_atoms, decimals),
-            "atoms": str(receipt.amount_atoms),
-            "ceiling_atoms": str(ceiling_atoms),
-            "refunded_atoms": str(ceiling_atoms - receipt.amount_atoms),
-            "energy_millijoules": str(receipt.energy_millijoules),
-            "energy_method": energy_method,
-        },
-    }
+    used = billing.spent(receipt, ceiling_atoms=ceiling_atoms, energy_method=energy_method)
+    return billing.of_completion(task, used, billing.Currency(decimals=decimals, symbol=symbol))
 
 
 def task_answer(task: str, kind: type[Payload], model: str, answer: Answer) -> dict[str, Any]:
@@ -41,17 +36,14 @@ def task_answer(task: str, kind: type[Payload], model: str, answer: Answer) -> d
     return {"object": task, "model": model, **kind.shown(answer)}
 
 
-def chat_completion(job_id: str, model: str, created: int, answer: Answer) -> dict[str, Any]:
-    """A whole chat answer, without usage and receipt."""
-    message = {"role": "assistant", "content": answer.text, "refusal": None}
-    told = logprobs_of(answer.logprobs)
-    choice = {"index": 0, "message": message, "finish_reason": finish_of(answer), "logprobs": told}
+def chat_completion(job_id: str, model: str, created: int, *found: Answer) -> dict[str, Any]:
+    """A whole chat answer of one choice or more, without usage and receipt."""
     return {
         "id": f"chatcmpl-{job_id.removeprefix('job_')}",
         "object": "chat.completion",
         "created": created,
         "model": model,
-        "choices": [choice],
+        "choices": [_choice(index, answer) for index, answer in enumerate(found)],
     }
 
 
@@ -62,9 +54,10 @@ def chat_chunk(
     delta: dict[str, Any] | None,
     finish: str | None = None,
     logprobs: Logprobs = (),
+    index: int = 0,
 ) -> dict[str, Any]:
     """One streamed chunk; without a delta, the last one that carries usage."""
-    choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": logprobs_of(logprobs)}
+    choice = {"index": index, "delta": delta, "finish_reason": finish, "logprobs": logprobs_of(logprobs)}
     choices = [] if delta is None else [choice]
     return {
         "id": f"chatcmpl-{job_id.removeprefix('job_')}",
@@ -73,6 +66,41 @@ def chat_chunk(
         "model": model,
         "choices": choices,
     }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatChunks:
+    """Chunks of one streamed chat call, of one choice or more."""
+
+    job_id: str
+    model: str
+    created: int
+
+    def opening(self, choices: int) -> list[dict[str, Any]]:
+        """What comes before any text."""
+        return [self._chunk({"role": "assistant", "content": ""}, index=index) for index in range(choices)]
+
+    def text(self, index: int, piece: Piece) -> dict[str, Any]:
+        """The next piece of a choice's text."""
+        return self._chunk({"content": piece.text}, told=piece.told, index=index)
+
+    def end(self, index: int, answer: Answer) -> dict[str, Any]:
+        """Why a choice's text ends."""
+        return self._chunk({}, finish_of(answer), index=index)
+
+    def last(self) -> dict[str, Any]:
+        """The one that usage and receipts are added to."""
+        return self._chunk(None)
+
+    def _chunk(
+        self,
+        delta: dict[str, Any] | None,
+        finish: str | None = None,
+        *,
+        told: Logprobs = (),
+        index: int = 0,
+    ) -> dict[str, Any]:
+        return chat_chunk(self.job_id, self.model, self.created, delta, finish, told, index)
 
 
 def logprobs_of(logprobs: Logprobs) -> dict[str, Any] | None:
@@ -97,6 +125,12 @@ def embeddings(model: str, answer: Answer, encoding: str) -> dict[str, Any]:
 def finish_of(answer: Answer) -> str:
     """OpenAI's word for why the text ends."""
     return _FINISH.get(answer.finish or "", "length")
+
+
+def _choice(index: int, answer: Answer) -> dict[str, Any]:
+    message = {"role": "assistant", "content": answer.text, "refusal": None}
+    told = logprobs_of(answer.logprobs)
+    return {"index": index, "message": message, "finish_reason": finish_of(answer), "logprobs": told}
 
 
 def _scored(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
@@ -23,9 +24,10 @@ from marketplace.protocol.payloads import (
 PLAIN: Final = r"^[^\x00-\x1f]*$"
 P = TypeVar("P", ChatPayload, EmbedPayload)
 DEFAULT_MAX_TOKENS: Final = 256
+MAX_CHOICES: Final = 32
 _U64: Final = (1 << 64) - 1
 # Parameters that would change the answer, and the value at which they do nothing.
-_WITH_EFFECT: Final[dict[str, tuple[object, ...]]] = {
+WITH_EFFECT: Final[dict[str, tuple[object, ...]]] = {
     "n": (1,),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
@@ -63,8 +65,11 @@ class StreamOptions(BaseModel):
     include_usage: bool = True
 
 
-class _Call(BaseModel):
+class Call(BaseModel):
+    """What every body has; `with_effect` are parameters it does not know, and the values it may leave out."""
+
     model_config = ConfigDict(extra="allow")
+    with_effect: ClassVar[Mapping[str, tuple[object, ...]]] = WITH_EFFECT
 
     model: str = Field(min_length=1, max_length=128, pattern=PLAIN)
     max_cost: str | float | None = Field(default=None, description="Most this call may cost, in token units.")
@@ -73,22 +78,61 @@ class _Call(BaseModel):
     def refuse_unsupported(self) -> None:
         """Raises `BadRequest` for a parameter that would change the answer and is not supported."""
         for name, value in (self.model_extra or {}).items():
-            if name in _WITH_EFFECT and value is not None and value not in _WITH_EFFECT[name]:
+            if name in self.with_effect and value is not None and value not in self.with_effect[name]:
                 raise BadRequest(ErrorCode.UNSUPPORTED, f"{name} is not supported", param=name)
 
 
-class ChatCall(_Call):
+class Generation(Call):
+    """What every generation of text is asked with."""
+
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+
+    def chat(
+        self,
+        turns: Iterable[ChatMessage],
+        *,
+        max_tokens: int,
+        seed: int,
+        stop: str | Sequence[str] | None = None,
+        logprobs: int | None = None,
+    ) -> ChatPayload:
+        """The canonical request. Raises `BadRequest` when it cannot be expressed."""
+        temperature = 1.0 if self.temperature is None else self.temperature
+        top_p = 1.0 if self.top_p is None else self.top_p
+        return _built(
+            ChatPayload,
+            model=BLANK_MODEL,
+            messages=tuple(turns),
+            max_tokens=max_tokens,
+            temperature_milli=round(temperature * 1000),
+            top_p_milli=max(1, round(top_p * 1000)),
+            seed=seed & _U64,
+            stop=tuple([stop] if isinstance(stop, str) else stop or ()),
+            logprobs=logprobs,
+        )
+
+
+class Choices(Generation):
+    """A generation that may be asked for several times at once."""
+
+    n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
+    seed: int | None = Field(default=None, ge=-(1 << 63), le=_U64)
+    stop: str | list[str] | None = None
+
+    def seed_of(self, fresh_seed: int, choice: int = 0) -> int:
+        """The seed of a choice: the call's, or the fresh one, and the choice's number added."""
+        return ((fresh_seed if self.seed is None else self.seed) + choice) & _U64
+
+
+class ChatCall(Choices):
     """Body of `POST /v1/chat/completions`."""
 
     messages: list[Turn] = Field(min_length=1, max_length=1024)
-    stream: bool = False
-    stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(default=None, ge=1, le=MAX_OUTPUT_TOKENS)
     max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_OUTPUT_TOKENS)
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, ge=0, le=1)
-    seed: int | None = Field(default=None, ge=-(1 << 63), le=_U64)
-    stop: str | list[str] | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
 
@@ -103,22 +147,22 @@ class ChatCall(_Call):
             raise BadRequest(
                 ErrorCode.INVALID_REQUEST, "top_logprobs needs logprobs: true", param="top_logprobs"
             )
-        temperature = 1.0 if self.temperature is None else self.temperature
-        top_p = 1.0 if self.top_p is None else self.top_p
-        return _built(
-            ChatPayload,
-            model=BLANK_MODEL,
-            messages=tuple(_message(turn) for turn in self.messages),
+        return self.chat(
+            [_message(turn) for turn in self.messages],
             max_tokens=self.max_completion_tokens or self.max_tokens or DEFAULT_MAX_TOKENS,
-            temperature_milli=round(temperature * 1000),
-            top_p_milli=max(1, round(top_p * 1000)),
-            seed=(fresh_seed if self.seed is None else self.seed) & _U64,
-            stop=tuple([self.stop] if isinstance(self.stop, str) else self.stop or ()),
+            seed=self.seed_of(fresh_seed),
+            stop=self.stop,
             logprobs=(self.top_logprobs or 0) if self.logprobs else None,
         )
 
+    def payloads(self, fresh_seed: int) -> list[ChatPayload]:
+        """One request a choice, alike but for their seeds. Raises `BadRequest`."""
+        first = self.payload(fresh_seed)
+        seeds = [self.seed_of(fresh_seed, choice) for choice in range(self.n or 1)]
+        return [first.model_copy(update={"seed": seed}) for seed in seeds]
 
-class EmbedCall(_Call):
+
+class EmbedCall(Call):
     """Body of `POST /v1/embeddings`."""
 
     input: str | list[str] | list[int] | list[list[int]]
@@ -139,7 +183,7 @@ class EmbedCall(_Call):
         return _built(EmbedPayload, model=BLANK_MODEL, input=tuple(texts))
 
 
-class TaskCall(_Call):
+class TaskCall(Call):
     """Body of `POST /v1/{task}` for every other task: the fields of its payload."""
 
     model_config = ConfigDict(extra="forbid")

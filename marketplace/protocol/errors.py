@@ -50,6 +50,7 @@ class ErrorCode(StrEnum):
     NO_NODE = "no_node"
     NODE_BUSY = "node_busy"
     NODE_FAILED = "node_failed"
+    PARTLY_DELIVERED = "partly_delivered"
     LEASE_LOST = "lease_lost"
     DEADLINE_PASSED = "deadline_passed"
     CANCELLED = "cancelled"
@@ -76,7 +77,7 @@ SPECS: Final[dict[ErrorCode, ErrorSpec]] = {
     _C.MALFORMED_BODY: ErrorSpec(400, "Body is not readable", "Send one JSON object in UTF-8."),
     _C.INVALID_REQUEST: ErrorSpec(422, "Request is invalid", "Correct the field named in the detail."),
     _C.BODY_TOO_LARGE: ErrorSpec(413, "Body is too large", "Send less in one call; split the input."),
-    _C.UNSUPPORTED: ErrorSpec(422, "Not supported", "Leave the named parameter out."),
+    _C.UNSUPPORTED: ErrorSpec(422, "Not supported", "Leave out what is named, or do as it says."),
     _C.NOT_FOUND: ErrorSpec(404, "No such page", "See /docs for the routes of this gateway."),
     _C.METHOD_NOT_ALLOWED: ErrorSpec(405, "Method not allowed", "See /docs for the methods of this route."),
     _C.MISSING_KEY: ErrorSpec(401, "No API key", "Send Authorization: Bearer sk-watt-…"),
@@ -107,6 +108,12 @@ SPECS: Final[dict[ErrorCode, ErrorSpec]] = {
     _C.NO_NODE: ErrorSpec(503, "No node can take this", "Try again shortly, or choose another model.", True),
     _C.NODE_BUSY: ErrorSpec(503, "Node is busy", "Try again shortly.", True),
     _C.NODE_FAILED: ErrorSpec(502, "Node failed", "Nothing was charged; try again.", True),
+    _C.PARTLY_DELIVERED: ErrorSpec(
+        502,
+        "Some choices failed",
+        "The same call again with the same Idempotency-Key pays only for what failed.",
+        True,
+    ),
     _C.LEASE_LOST: ErrorSpec(503, "Lease was lost", "Another node took over.", True),
     _C.DEADLINE_PASSED: ErrorSpec(504, "Deadline passed", "Nothing was charged; allow more time.", True),
     _C.CANCELLED: ErrorSpec(409, "Job was cancelled", "Nothing was charged; place it again if you want it."),

@@ -40,6 +40,8 @@ def spendable(tx: Session, key: str, node_ids: Sequence[int]) -> list[SessionRow
         )
         .where(col(SessionRow.session_id).not_in(_taken_back().where(JobRow.key == key)))
         .order_by(col(SessionRow.expires_at), col(SessionRow.session_id))
+        # Another order of this very transaction may have reserved since they were read.
+        .execution_options(populate_existing=True)
     )
     return list(tx.exec(query))
 

@@ -139,7 +139,8 @@ class JobRow(SQLModel, table=True):
 
     `phase` is a `JobPhase`, `end_reason` an `EndReason`; `held` means this gateway holds the job's key and
     can sign further orders and vouchers for it. `idempotency` is a digest of key and caller's own key,
-    `fingerprint` of the call as it was asked.
+    `fingerprint` of the call as it was asked. `echo` is JSON of what the answer says back of its call and the
+    payload does not hold.
     """
 
     __tablename__ = "job"
@@ -149,6 +150,7 @@ class JobRow(SQLModel, table=True):
     streamed: bool = False
     idempotency: str | None = Field(default=None, unique=True)
     fingerprint: str = Field(default="", index=True)
+    echo: str = ""
     task: str
     model_id: str
     model_name: str

@@ -41,7 +41,7 @@ BAD_CHATS = [
     (422, "invalid_request", {"max_cost": "a lot"}, "max_cost"),
     (422, "invalid_request", {"max_cost": "-1"}, "max_cost"),
     (422, "invalid_request", {"model": ""}, "model"),
-    (422, "unsupported", {"n": 2}, "n"),
+    (422, "invalid_request", {"n": 33}, "n"),
     (422, "unsupported", {"tools": [{"type": "function"}]}, "tools"),
     (422, "invalid_request", {"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
     (422, "invalid_request", {"top_logprobs": 1}, "top_logprobs"),

@@ -49,6 +49,36 @@ def test_chat_completion_streams_and_ends_with_usage(openai: OpenAI, market: Mar
     assert failures(verify_receipt(market.get(f"/v1/receipts/{last.receipt['id']}"))) == []
 
 
+def test_choices_responses_and_completions_are_bought_and_proven(
+    openai: OpenAI, market: MarketUnderTest
+) -> None:
+    choices = openai.chat.completions.create(model=CHAT_MODEL, messages=QUESTION, n=2, max_tokens=8, seed=1)
+    assert [choice.index for choice in choices.choices] == [0, 1]
+    first = openai.responses.create(
+        model=CHAT_MODEL, input="Name a fruit.", max_output_tokens=8, temperature=0
+    )
+    events = list(
+        openai.responses.create(
+            model=CHAT_MODEL,
+            input="Another.",
+            previous_response_id=first.id,
+            max_output_tokens=8,
+            stream=True,
+        )
+    )
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    last = events[-1].response  # type: ignore[union-attr]
+    assert openai.responses.retrieve(last.id).output_text == last.output_text != ""
+    text = openai.completions.create(model=CHAT_MODEL, prompt="Say hello.", max_tokens=8)
+    assert text.choices[0].text
+    bundles = [*choices.receipts, first.receipt, last.receipt, text.receipt]
+    assert [failures(verify_receipt(market.get(f"/v1/receipts/{bundle['id']}"))) for bundle in bundles] == [
+        []
+    ] * 5
+    for answer in (choices, first, last, text):
+        assert int(answer.usage.cost_details["atoms"]) > 0
+
+
 async def test_async_client_gets_a_whole_completion(market: MarketUnderTest) -> None:
     async with AsyncOpenAI(
         base_url=f"{market.market.gateway_url}/v1", api_key=market.market.api_key
@@ -66,7 +96,7 @@ async def test_async_client_gets_a_whole_completion(market: MarketUnderTest) -> 
         ({"model": "gpt-9"}, 404, "unknown_model"),
         ({"max_tokens": 0}, 422, "invalid_request"),
         ({"messages": []}, 422, "invalid_request"),
-        ({"n": 2}, 422, "unsupported"),
+        ({"response_format": {"type": "json_object"}}, 422, "unsupported"),
         ({"extra_body": {"max_cost": "0.000001"}}, 402, "price_above_max"),
     ],
 )

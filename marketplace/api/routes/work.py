@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from marketplace.api import problems, views, waiting
+from marketplace.api import choices, views, waiting
 from marketplace.api.auth import bearer
 from marketplace.dispatch.terms import Ask
 from marketplace.flow import Market, Running
 from marketplace.openai import answers, money, requests
 from marketplace.protocol import ids
-from marketplace.protocol.errors import BadRequest, ErrorCode, WattError
+from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.hexes import keccak
 from marketplace.protocol.money import format_atoms
-from marketplace.protocol.payloads import TASKS, Logprobs, Payload, canonical_json
+from marketplace.protocol.payloads import TASKS, Payload, canonical_json
 from marketplace.quoting import rules
 from marketplace.store import aliases, offers
 from marketplace.store.offers import Listing
@@ -54,21 +54,23 @@ def routes(market: Market) -> APIRouter:
         running, ask = await _placed(market, request, call, call.payload(), streamed=False)
         found = await waiting.delivered(market, running)
         body = answers.embeddings(call.model, found.answer, call.encoding_format)
-        return _answer(market, body, found, ask)
+        return answer(market, body, [found], ask)
 
     @router.post("/v1/chat/completions")
     async def chat(call: requests.ChatCall, request: Request) -> Response:
-        """Continues a conversation."""
-        payload = call.payload(int.from_bytes(market.random(8), "big"))
-        running, ask = await _placed(market, request, call, payload, streamed=call.stream)
+        """Continues a conversation, `n` times over if asked to."""
+        payloads = call.payloads(int.from_bytes(market.random(8), "big"))
+        ask = await asked(market, request, call, payloads[0], streamed=call.stream)
+        placed = await choices.place(market, request, ask, payloads)
+        created = market.clock() // 1000
         if call.stream:
-            lines = _stream(market, running, ask, request.state.request_id)
-            headers = waiting.SSE_HEADERS | _headers(running.job_id, ask)
-            return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
-        found = await waiting.delivered(market, running)
-        created = found.job.created_at_ms // 1000
-        body = answers.chat_completion(running.job_id, call.model, created, found.answer)
-        return _answer(market, body, found, ask)
+            shape = answers.ChatChunks(job_id=placed.job_id, model=call.model, created=created)
+            lines = choices.lines(market, placed, shape, request.state.request_id)
+            return streamed(lines, placed.job_id, ask)
+        found = await choices.delivered(market, placed)
+        texts = [one.answer for one in found]
+        created = found[0].job.created_at_ms // 1000
+        return answer(market, answers.chat_completion(placed.job_id, call.model, created, *texts), found, ask)
 
     for task, kind in TASKS.items():
         if task not in ("chat", "embed"):
@@ -82,7 +84,7 @@ def _add_task(router: APIRouter, market: Market, task: str, kind: type[Payload])
     async def run(call: requests.TaskCall, request: Request) -> Response:
         running, ask = await _placed(market, request, call, call.payload(task), streamed=False)
         found = await waiting.delivered(market, running)
-        return _answer(market, answers.task_answer(task, kind, call.model, found.answer), found, ask)
+        return answer(market, answers.task_answer(task, kind, call.model, found.answer), [found], ask)
 
     # FastAPI reads the body's fields here; they are known only now.
     run.__annotations__ = {"call": requests.task_call(task, kind), "request": Request, "return": Response}
@@ -91,16 +93,19 @@ def _add_task(router: APIRouter, market: Market, task: str, kind: type[Payload])
 
 
 async def _placed(
-    market: Market,
-    request: Request,
-    call: requests.ChatCall | requests.EmbedCall | requests.TaskCall,
-    payload: Payload,
-    *,
-    streamed: bool,
+    market: Market, request: Request, call: requests.Call, payload: Payload, *, streamed: bool
 ) -> tuple[Running, Ask]:
+    ask = await asked(market, request, call, payload, streamed=streamed)
+    return await market.place(ask), ask
+
+
+async def asked(
+    market: Market, request: Request, call: requests.Call, payload: Payload, *, streamed: bool
+) -> Ask:
+    """The call as its key asks for it. Raises `BadRequest`."""
     key = await bearer(market, request)
     limit = call.max_cost
-    ask = Ask(
+    return Ask(
         key=key,
         model=call.model,
         payload=payload,
@@ -115,54 +120,22 @@ async def _placed(
         # OpenAI clients count their own retries, and send no idempotency key.
         repeated=request.headers.get("x-stainless-retry-count", "0") not in ("", "0"),
     )
-    return await market.place(ask), ask
 
 
-async def _stream(market: Market, running: Running, ask: Ask, request_id: str) -> AsyncIterator[str]:
-    created = market.clock() // 1000
-    merger = waiting.Merger()
-
-    def piece(delta: dict[str, Any], finish: str | None = None, told: Logprobs = ()) -> str:
-        return waiting.event(answers.chat_chunk(running.job_id, ask.model, created, delta, finish, told))
-
-    yield piece({"role": "assistant", "content": ""})
-    async for chunk in running.stream.read():
-        text, told = merger.add(chunk.order_hash, chunk.body)
-        if text or told:
-            yield piece({"content": text}, told=told)
-    try:
-        found = await waiting.outcome(market, running.job_id)
-    except WattError as error:
-        yield waiting.event(problems.body_of(error, request_id))
-        yield "data: [DONE]\n\n"
-        return
-    text, told = merger.rest(found.answer)
-    if merger.diverged or merger.sent != found.answer.text:
-        yield waiting.event(problems.body_of(_diverged(running.job_id), request_id, charged=True))
-        yield "data: [DONE]\n\n"
-        return
-    if text or told:
-        yield piece({"content": text}, told=told)
-    yield piece({}, answers.finish_of(found.answer))
-    last = answers.chat_chunk(running.job_id, ask.model, created, None)
-    yield waiting.event(last | _extras(market, found))
-    yield "data: [DONE]\n\n"
+def answer(market: Market, body: dict[str, Any], found: Sequence[views.Delivery], ask: Ask) -> Response:
+    """A whole answer with usage and receipts."""
+    whole = body | choices.extras(market, found)
+    return JSONResponse(whole, headers=headers_of(found[0].job.job_id, ask))
 
 
-def _diverged(job_id: str) -> WattError:
-    detail = f"another node took over and wrote another text; the whole answer is at /v1/jobs/{job_id}"
-    return BadRequest(ErrorCode.NODE_FAILED, detail, job_id=job_id)
+def streamed(lines: AsyncIterator[str], job_id: str, ask: Ask) -> Response:
+    """A streamed answer."""
+    headers = waiting.SSE_HEADERS | headers_of(job_id, ask)
+    return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
 
 
-def _answer(market: Market, body: dict[str, Any], found: views.Delivery, ask: Ask) -> Response:
-    return JSONResponse(body | _extras(market, found), headers=_headers(found.job.job_id, ask))
-
-
-def _extras(market: Market, found: views.Delivery) -> dict[str, Any]:
-    return {"usage": waiting.usage_of(found, market), "job_id": found.job.job_id, "receipt": found.bundle}
-
-
-def _headers(job_id: str, ask: Ask) -> dict[str, str]:
+def headers_of(job_id: str, ask: Ask) -> dict[str, str]:
+    """Headers of an answer: its job, or its first one's, and its trace."""
     return {"x-job-id": job_id, "x-trace-id": ask.trace_id}
 
 
