@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 from fastapi import FastAPI
 
 from marketplace.api import link, problems
+from marketplace.api.charges import charge_now
 from marketplace.api.edge import Edge
-from marketplace.api.routes import account, jobs, system, work
+from marketplace.api.routes import account, jobs, keys, system, work
 from marketplace.api.routes.system import Health
 from marketplace.flow import Market
 
@@ -20,14 +23,16 @@ def create_app(market: Market, health: Health, *, max_body_bytes: int) -> FastAP
         docs_url=None,
         redoc_url=None,
     )
-    problems.install(app)
+    charge = functools.partial(charge_now, market)
+    problems.install(app, charge)
     for router in (
         work.routes(market),
         jobs.routes(market),
+        keys.routes(market),
         account.routes(market),
         system.routes(market, health),
         link.routes(market),
     ):
         app.include_router(router)
-    app.add_middleware(Edge, max_body_bytes=max_body_bytes, metrics=market.metrics)
+    app.add_middleware(Edge, max_body_bytes=max_body_bytes, metrics=market.metrics, charge=charge)
     return app

@@ -59,6 +59,8 @@ ELSEWHERE: Final = frozenset(
 )
 # The gateway and this journal disagree about the session: it is not worth a second order.
 _SPOILT: Final = frozenset({_C.ORDER_REPLAYED, _C.SESSION_EXPIRED, _C.UNKNOWN_SESSION, _C.ORDER_MISDIRECTED})
+# Whether it has taken the order it cannot say: the same order again is the same job, another one is not.
+_UNDECIDED: Final = frozenset({_C.NOT_READY, _C.INTERNAL})
 _RECONNECTS: Final = 20
 _PAUSE_SECONDS: Final = 0.5
 
@@ -241,7 +243,7 @@ class Work:
 
         Raises:
             GatewayProblem: the order was refused or failed, without charge.
-            GatewayTrouble: no connection until the deadline; the order stays open in the journal.
+            GatewayTrouble: nobody could say what became of the order; it stays open in the journal.
         """
         body = {
             "order": placed.order.to_json(),
@@ -267,6 +269,9 @@ class Work:
                             return
             except GatewayTrouble:
                 if reconnect == _RECONNECTS or self._desk.now_ms() >= placed.order.deadline_ms:
+                    raise
+            except GatewayProblem as problem:
+                if problem.code not in _UNDECIDED:
                     raise
             await self._desk.around.sleep(_PAUSE_SECONDS)
         raise GatewayTrouble(f"The gateway never ended the stream of order {placed.order.seq}.")

@@ -49,6 +49,7 @@ class OrderFacts:
     connected: bool
     draining: bool
     task: str
+    revoked: bool = False
 
 
 def check_order(order: Order, signer: str, facts: OrderFacts, now_ms: int) -> None:
@@ -59,6 +60,8 @@ def check_order(order: Order, signer: str, facts: OrderFacts, now_ms: int) -> No
     """
     if signer != facts.key:
         raise BadRequest(ErrorCode.BAD_SIGNATURE, f"the order must be signed by {facts.key}, was by {signer}")
+    if facts.revoked:
+        raise BadRequest(ErrorCode.KEY_REVOKED, f"the session's buyer has revoked {facts.key} on the chain")
     if facts.offer.node_id != facts.node_id:
         raise BadRequest(
             ErrorCode.ORDER_MISDIRECTED,
