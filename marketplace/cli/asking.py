@@ -16,7 +16,7 @@ def ask(config: Config, method: str, path: str, body: dict[str, Any] | None = No
     async def call() -> dict[str, Any]:
         gateway = wiring.open_gateway(config)
         try:
-            return await (gateway.get(path) if method == "GET" else gateway.post(path, body or {}))
+            return await gateway.call(method, path, body)
         finally:
             await gateway.aclose()
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from marketplace.chain import calls, history
-from marketplace.client.caps import DAY_SECONDS, Caps, HeldKey, held_key
+from marketplace.chain.client import SessionState
+from marketplace.client.caps import DAY_SECONDS, Caps, Forecast, HeldKey, forecast, held_key
 from marketplace.client.relay import SignedGrant
 from marketplace.client.wallet import BuyerWallet
 from marketplace.protocol import nodelist
@@ -14,6 +17,14 @@ from marketplace.protocol.messages import KeyGrant
 from marketplace.protocol.transactions import TxRecord
 
 _UINT64: Final = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyUse:
+    """How fast a key spends, and its sessions that are not closed, by their ids."""
+
+    forecast: Forecast
+    sessions: Mapping[bytes, SessionState]
 
 
 class BuyerKeys:
@@ -49,6 +60,15 @@ class BuyerKeys:
     def held(self, key: str) -> HeldKey:
         """A key as the escrow has it."""
         return held_key(self.wallet.chain.key(self.wallet.address, key), key, self._now())
+
+    def use(self, key: str) -> KeyUse:
+        """What a key did with its grant: its forecast, and the sessions it has open."""
+        moves, now = history.moves_of(self.wallet.chain, self.wallet.address, key), self._now()
+        sessions = {move.session_id: None for move in moves}
+        states = {name: self.wallet.chain.session(name, key) for name in sessions}
+        open_ones = {name: state for name, state in states.items() if state is not None and not state.closed}
+        spent = ((move.at, move.atoms) for move in moves)
+        return KeyUse(forecast=forecast(spent, self.held(key).left_atoms, now), sessions=open_ones)
 
     def _now(self) -> int:
         # The chain's clock decides when a key is over and when its day ends.

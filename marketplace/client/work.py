@@ -114,6 +114,7 @@ class Work:
             WattError: nobody did it; nothing was charged unless the error says so. Its value `faults` has the
                 bundles of receipts that did not hold, for a node may still claim for them.
         """
+        self._pool.check_model(ask.model)
         faults: list[Any] = []
         try:
             async with aclosing(self._run(ask, max_cost, faults, streamed=streamed)) as pieces:
@@ -267,14 +268,16 @@ class Work:
                         yield event
                         if event.name == "receipt":
                             return
-            except GatewayTrouble:
+            except GatewayTrouble as trouble:
                 if reconnect == _RECONNECTS or self._desk.now_ms() >= placed.order.deadline_ms:
+                    trouble.values["outcome"] = "pending"
                     raise
             except GatewayProblem as problem:
                 if problem.code not in _UNDECIDED:
                     raise
             await self._desk.around.sleep(_PAUSE_SECONDS)
-        raise GatewayTrouble(f"The gateway never ended the stream of order {placed.order.seq}.")
+        seq = placed.order.seq
+        raise GatewayTrouble(f"The gateway never ended the stream of order {seq}.", outcome="pending")
 
     def _note(self, event: Event, placed: Placed) -> None:
         """Keeps the job's name; a problem event ends the attempt."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -19,8 +19,10 @@ from marketplace.protocol import ids, patterns
 from marketplace.protocol.errors import Broken, ErrorCode
 from marketplace.protocol.money import format_atoms
 from marketplace.protocol.phases import SessionStatus
-from marketplace.store import keys, sessions
+from marketplace.store import keys, receipts, sessions
 from marketplace.store.tables import KeyRow, Tx
+
+_DAY_MS: Final = 86_400_000
 
 
 class KeyCall(BaseModel):
@@ -70,7 +72,8 @@ def _key(tx: Tx, market: Market, address: str) -> dict[str, Any]:
     row = keys.find(tx, address)
     if row is None:
         raise Broken(ErrorCode.INTERNAL, "a key that opened is gone")
-    now_at = market.clock() // 1000
+    now_ms = market.clock()
+    now_at = now_ms // 1000
     shown = [views.session_view(item, now_at) for item in sessions.of_key(tx, address)]
     open_ones = [item for item in shown if item["status"] == SessionStatus.OPEN.value]
     left = sum(int(item["left_atoms"]) for item in open_ones)
@@ -81,6 +84,7 @@ def _key(tx: Tx, market: Market, address: str) -> dict[str, Any]:
         "expires_at": row.expires_at,
         "created_at_ms": row.created_at_ms,
         "currency": market.deployment.token_symbol,
+        "spent_last_day_atoms": str(receipts.spent_since(tx, address, now_ms - _DAY_MS)),
         "sessions_left_atoms": str(left),
         "sessions": open_ones,
     } | _budget(tx, row, left, market.deployment.token_decimals)
