@@ -16,7 +16,6 @@ from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.payloads import canonical_json
 
 REPLAYED: Final = "idempotency-replayed"
-_MOST_RETRIES: Final = 1_000
 
 
 def once_of(request: Request, key: str, call: BaseModel) -> Once:
@@ -46,4 +45,4 @@ def mark(request: Request, running: Running, deployment: Deployment) -> None:
 
 
 def _count(text: str) -> int:
-    return min(int(text), _MOST_RETRIES) if text.isascii() and text.isdigit() and len(text) < 9 else 0
+    return min(int(text), once.MOST_RETRIES) if text.isascii() and text.isdigit() and len(text) < 9 else 0

@@ -98,8 +98,8 @@ def create(
         screen.note(f"Anybody can send it within a day: watt keys submit FILE; {made.where()}")
         return
     record = _granted(keys, made, caps)
-    facts = {"name": name, "key": made.grant.key, "key_file": made.key_file and str(made.key_file)}
-    facts |= {"models": list(wanted)}
+    facts: dict[str, Any] = {"name": name, "key": made.grant.key, "models": list(wanted)}
+    facts["key_file"] = made.key_file and str(made.key_file)
     shown.sent(f"{name} is key {made.grant.key}; granted", record, facts | _caps_json(caps), json=json)
     if not json:
         screen.note(made.where())

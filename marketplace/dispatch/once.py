@@ -19,6 +19,8 @@ NAME_MS: Final = 86_400_000
 MOST_NAME: Final = 255
 # Stock clients give up waiting after ten minutes, then send the call again.
 RETRY_MS: Final = 600_000
+MOST_RETRIES: Final = 1_000
+_REPLACED: Final = MOST_RETRIES + 1
 
 
 def idempotency_name(key: str, given: str) -> str:
@@ -51,9 +53,11 @@ def known_job(tx: Tx, ask: Ask, now_ms: int, job_timeout_ms: int) -> str | None:
     job = jobs.find_retried(tx, key, once.fingerprint, once.retries, since)
     if job is None:
         return None
-    # Two calls that are alike may both be retried: each retry takes a job that no other has taken.
-    jobs.note_retry(tx, job.job_id, once.retries)
-    return None if _ended_uncharged(job) else job.job_id
+    # Two calls that are alike may both be retried: each retry takes a job that no other has taken. A job that
+    # failed is taken for good: the next one stands in its place.
+    failed = _ended_uncharged(job)
+    jobs.note_retry(tx, job.job_id, _REPLACED if failed else once.retries)
+    return None if failed else job.job_id
 
 
 def forget(tx: Tx, now_ms: int) -> int:

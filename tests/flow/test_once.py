@@ -87,8 +87,10 @@ async def test_hundred_duplicates_at_once_are_one_job(tmp_path):
 
 
 async def test_same_key_with_another_body_is_refused_and_changes_nothing(tmp_path):
-    async with gateway(tmp_path) as g, funded(g, 1) as (secret, _, _):
+    async with gateway(tmp_path) as g, funded(g, 1) as (secret, nodes, _):
         first = await g.http.post(CHAT, json=chat_body(), headers=named(secret))
+        await nodes[1].expect(wire.VoucherFrame)
+        await nodes[1].calm()
         before = g.rows()
         other = await g.http.post(CHAT, json=chat_body(max_tokens=17), headers=named(secret))
         told = other.json()
