@@ -7,15 +7,24 @@ import functools
 from fastapi import FastAPI
 
 from marketplace.api import link, problems
+from marketplace.api.bodies import BodyLimits
 from marketplace.api.charges import charge_now
 from marketplace.api.edge import Edge
+from marketplace.api.limits import RateLimits, Rates
 from marketplace.api.routes import account, jobs, keys, system, work
 from marketplace.api.routes.system import Health
 from marketplace.flow import Market
 
 
-def create_app(market: Market, health: Health, *, max_body_bytes: int) -> FastAPI:
-    """The gateway's app over one market."""
+def create_app(
+    market: Market,
+    health: Health,
+    *,
+    max_body_bytes: int,
+    body_limits: BodyLimits | None = None,
+    rates: Rates | None = None,
+) -> FastAPI:
+    """The gateway's app over one market; `max_body_bytes` alone means the usual limits of bodies."""
     app = FastAPI(
         title="Wattline",
         description="The compute market agents pay for themselves.",
@@ -34,5 +43,11 @@ def create_app(market: Market, health: Health, *, max_body_bytes: int) -> FastAP
         link.routes(market),
     ):
         app.include_router(router)
-    app.add_middleware(Edge, max_body_bytes=max_body_bytes, metrics=market.metrics, charge=charge)
+    app.add_middleware(
+        Edge,
+        body_limits=body_limits or BodyLimits(max_bytes=max_body_bytes),
+        rate_limits=RateLimits(rates or Rates()),
+        metrics=market.metrics,
+        charge=charge,
+    )
     return app

@@ -1,4 +1,4 @@
-"""Around every request: its id, a bound on its body, its metrics, and the net under our own defects."""
+"""Around every request: its id, limits on it, its metrics, and the net under our own defects."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from marketplace.api import problems
+from marketplace.api import bodies, problems
+from marketplace.api.bodies import BodyLimits
 from marketplace.api.charges import Charged
+from marketplace.api.limits import RateLimits
 from marketplace.protocol.errors import BadRequest, Broken, ErrorCode
 from marketplace.telemetry.logs import bound, get_logger
 from marketplace.telemetry.metrics import Metrics
@@ -31,11 +32,13 @@ class Edge:
         self,
         app: ASGIApp,
         *,
-        max_body_bytes: int,
+        body_limits: BodyLimits,
+        rate_limits: RateLimits,
         metrics: Metrics,
         charge: Callable[[str], Awaitable[Charged]],
     ) -> None:
-        self._app, self._max_body_bytes, self._metrics, self._charge = app, max_body_bytes, metrics, charge
+        self._app, self._bodies, self._rates = app, body_limits, rate_limits
+        self._metrics, self._charge = metrics, charge
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request; WebSockets and lifespan pass through."""
@@ -47,18 +50,17 @@ class Edge:
         answer = _Answer(send, request_id, scope["state"])
         started = time.monotonic()
         with bound(request_id=request_id):
-            await self._guarded(scope, _Bounded(receive, self._max_body_bytes), answer)
+            await self._guarded(scope, receive, answer)
         self._observe(scope, answer.status, time.monotonic() - started)
 
-    async def _guarded(self, scope: Scope, receive: _Bounded, answer: _Answer) -> None:
+    async def _guarded(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         try:
-            if "\x00" in scope["path"]:
-                await problems.response_of(BadRequest(ErrorCode.NOT_FOUND), answer.request_id)(
-                    scope, receive, answer
-                )
-                return
-            if _declared(scope) > self._max_body_bytes:
-                problem = BadRequest(ErrorCode.BODY_TOO_LARGE, f"at most {self._max_body_bytes} bytes")
+            try:
+                bodies.check_head(scope, self._bodies)
+                await self._rates.take(scope)
+                receive = await bodies.taken(scope, receive, self._bodies)
+            except BadRequest as problem:
+                log.info(Log.REQUEST_REFUSED, code=problem.code.value, path=scope["path"])
                 await problems.response_of(problem, answer.request_id)(scope, receive, answer)
                 return
             await self._app(scope, receive, answer)
@@ -100,28 +102,6 @@ class _Answer:
         await self._send(message)
 
 
-class _Bounded:
-    def __init__(self, receive: Receive, limit: int) -> None:
-        self._receive, self._left = receive, limit
-
-    async def __call__(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.request":
-            self._left -= len(message.get("body", b""))
-            if self._left < 0:
-                raise HTTPException(413)
-        return message
-
-
 def _request_id(scope: Scope) -> str:
-    given = _header(scope, b"x-request-id")
+    given = bodies.header(scope, b"x-request-id")
     return given if _ID.fullmatch(given) else "req_" + secrets.token_hex(12)
-
-
-def _declared(scope: Scope) -> int:
-    length = _header(scope, b"content-length")
-    return int(length) if length.isdigit() else 0
-
-
-def _header(scope: Scope, name: bytes) -> str:
-    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")

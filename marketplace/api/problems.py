@@ -19,6 +19,7 @@ MEDIA_TYPE: Final = "application/problem+json"
 _BY_STATUS: Final = {
     404: ErrorCode.NOT_FOUND,
     405: ErrorCode.METHOD_NOT_ALLOWED,
+    408: ErrorCode.BODY_TOO_SLOW,
     413: ErrorCode.BODY_TOO_LARGE,
 }
 _KINDS: Final = {401: "authentication_error", 402: "insufficient_funds", 429: "rate_limit_error"}
@@ -59,7 +60,8 @@ def response_of(
 ) -> Response:
     """The answer to a call that failed."""
     body = body_of(error, request_id, charged=charged, param=param)
-    headers = {"x-request-id": request_id}
+    more = error.values.get("headers")
+    headers = {"x-request-id": request_id} | (more if isinstance(more, dict) else {})
     if not body["retryable"]:
         headers["x-should-retry"] = "false"
     elif error.spec.status in (429, 503):
