@@ -51,13 +51,13 @@ FAILURES: Final = (
         name="kill paid",
         make=lambda market: killed(lambda job: _kill_settled(market, job), answered=True),
     ),
-    Failure(name="100 at once", make=lambda _: duplicated, named=True),
+    Failure(name="duplicates", make=lambda _: duplicated, named=True),
 )
 QUICK: Final = (
     ("503", "openai"),
     ("stream cut", "openai async"),
     ("kill late", "httpx2 with a key"),
-    ("100 at once", "wattline"),
+    ("duplicates", "wattline"),
 )
 
 

@@ -78,7 +78,10 @@ class Relay:
         return b"".join([piece async for piece in self.pieces(request)])
 
     def _run(self) -> None:
-        self._loop.run_until_complete(self._serve())
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            self._loop.close()
 
     async def _serve(self) -> None:
         server = await asyncio.start_server(self._meet, "127.0.0.1", 0)
