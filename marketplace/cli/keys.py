@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from marketplace.cli import bearers, inputs, screen, shown, wiring
+from marketplace.cli import asking, bearers, inputs, screen, shown, wiring
 from marketplace.cli import config as configs
-from marketplace.cli.options import DataDir, Json, PassphraseFile, Rpc, WalletFile, doc
+from marketplace.cli.options import DataDir, Gateway, Json, PassphraseFile, Rpc, WalletFile, doc
 from marketplace.protocol.errors import BadRequest, ChainTrouble, ErrorCode
 
 if TYPE_CHECKING:
@@ -173,19 +173,25 @@ _REVOKE = doc(
 
 def revoke(
     key: Annotated[str, typer.Argument(metavar="NAME|ADDRESS", help="As `watt keys list` shows it.")],
+    gateway: Gateway = None,
     rpc: Rpc = None,
     data_dir: DataDir = None,
     wallet: WalletFile = None,
     passphrase_file: PassphraseFile = None,
     json: Json = False,
 ) -> None:
-    """Revokes a key."""
+    """Revokes a key, and waits until its gateway knows."""
     from marketplace.client.keys import BuyerKeys
 
-    config = configs.load(data_dir, rpc_url=rpc, wallet=wallet)
+    config = configs.load(data_dir, gateway_url=gateway, rpc_url=rpc, wallet=wallet)
     address = _address(config, key)
     record = BuyerKeys(wiring.open_wallet(config, passphrase_file)).revoke(address)
-    shown.sent(f"revoked {address}", record, {"key": address}, json=json)
+    told = asking.has_read(config, record.block_number or 0)
+    shown.sent(f"revoked {address}", record, {"key": address, "gateway_refuses": told}, json=json)
+    if not json and told is not None:
+        screen.note(
+            "its gateway refuses it" if told else "its gateway refuses it once it has read that block"
+        )
 
 
 _SUBMIT = doc(

@@ -107,7 +107,7 @@ def affordable(tx: Tx, address: str, prices: Sequence[Price]) -> list[int]:
 
 def left(tx: Tx, address: str, session_id: str) -> Left | None:
     """What a key may still spend of a session and of its budget; None for an unknown session."""
-    row, session = keys.find(tx, address), sessions.find(tx, session_id)
+    row, session = keys.find(tx, address), sessions.find_fresh(tx, session_id)
     if session is None:
         return None
     budget = row.budget_atoms if row is not None else None

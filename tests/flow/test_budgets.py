@@ -89,6 +89,7 @@ async def test_answers_say_what_is_left_and_warn_from_four_fifths_on(tmp_path):
         # While it streams its whole ceiling is set aside: 170 - 19 - 124 are left.
         stream = await g.http.post(CHAT, json=chat_body(stream=True), headers=bearer(secret))
         assert stream.headers["x-watt-budget-left"] == "0.000027"
+        assert stream.headers["x-watt-session-left"] == "0.999857"
         assert stream.headers["x-watt-budget-warning"] == "84 % of 0.00017 is spent"
         free = await g.http.post(CHAT, json=chat_body(), headers=bearer(plain))
         assert "x-watt-budget-left" not in free.headers

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from marketplace.api import messages, views, waiting
 from marketplace.api.auth import caller
-from marketplace.api.once import name_of
+from marketplace.api.once import mark, name_of
 from marketplace.api.routes.work import trace_of
 from marketplace.dispatch import once
 from marketplace.dispatch.step import Given
@@ -96,6 +96,7 @@ def _orders(router: APIRouter, market: Market) -> None:
             payload=_base64(call.payload),
         )
         running = await market.place_signed(given, trace_of(market, request), streamed=call.stream)
+        mark(request, running, market.deployment)
         if "text/event-stream" in request.headers.get("accept", ""):
             return _events(market, running, request)
         view = await market.read(lambda tx: views.job_view(tx, _job(tx, running.job_id)))
