@@ -25,6 +25,8 @@ Network = IPv4Network | IPv6Network
 # Whoever watches the gateway must see it also while somebody floods it.
 _FREE: Final = frozenset({"/livez", "/readyz", "/metrics"})
 _WINDOW_SECONDS: Final = 60
+_STORE_SECONDS: Final = 0.25
+_PAUSE_SECONDS: Final = 5  # for which a store that failed is not asked: no call shall wait for it
 _SITE_BITS: Final = 64  # one customer's IPv6 network
 _STORES: Final = "Set it to memory://, redis://… or valkey://…"
 log = get_logger(__name__)
@@ -44,7 +46,7 @@ class RateLimits:
     """Counts calls. Where the store does not answer, nobody is refused."""
 
     def __init__(self, rates: Rates) -> None:
-        self._proxies = rates.proxies
+        self._proxies, self._paused_until = rates.proxies, 0.0
         self._items = {
             name: RateLimitItemPerMinute(calls)
             for name, calls in (("address", rates.per_address), ("key", rates.per_key))
@@ -54,7 +56,7 @@ class RateLimits:
 
     async def take(self, scope: Scope) -> None:
         """Counts one call. Raises `BadRequest` with when to come again."""
-        if scope["path"] in _FREE:
+        if scope["path"] in _FREE or time.monotonic() < self._paused_until:
             return
         for name, item in self._items.items():
             who = caller_of(scope, self._proxies) if name == "address" else _key_of(scope)
@@ -68,6 +70,7 @@ class RateLimits:
             reset, left = await self._window.get_window_stats(item, name, who)
         except StorageError as error:
             log.warning(Log.RATE_STORE_FAILED, problem=str(error.storage_error))
+            self._paused_until = time.monotonic() + _PAUSE_SECONDS
             return
         seconds = max(1, math.ceil(reset - time.time()))
         raise BadRequest(
@@ -126,7 +129,13 @@ def _store(url: str) -> Storage:
     # Valkey speaks Redis.
     plain = url.replace("valkey", "redis", 1) if url.startswith("valkey") else url
     try:
-        found = storage_from_string(f"async+{plain}", wrap_exceptions=True, implementation="redispy")
+        found = storage_from_string(
+            f"async+{plain}",
+            wrap_exceptions=True,
+            implementation="redispy",
+            socket_timeout=_STORE_SECONDS,
+            socket_connect_timeout=_STORE_SECONDS,
+        )
     except ConfigurationError as error:
         raise Broken(ErrorCode.INTERNAL, f"WATT_RATE_STORE_URL: {error}", hint=_STORES) from error
     if not isinstance(found, Storage):

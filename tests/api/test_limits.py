@@ -79,11 +79,18 @@ async def test_refusal_says_when_to_come_again():
 async def test_store_that_does_not_answer_refuses_nobody(monkeypatch):
     limits = RateLimits(Rates(per_key=1, per_address=1))
 
-    async def broken(*_):
+    asked = []
+
+    async def broken(*who):
+        asked.append(who)
         raise StorageError(ConnectionError("no redis"))
 
     monkeypatch.setattr(limits._window, "hit", broken)
     assert await taken(limits, secret="one") == 10
+    assert len(asked) <= 2  # not asked again by each call, which would wait for it
+    limits._paused_until = 0
+    monkeypatch.undo()
+    assert await taken(limits, secret="one") == 1
 
 
 @pytest.mark.parametrize("url", ["nowhere://", "redis+unknown://x"])
