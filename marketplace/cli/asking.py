@@ -12,18 +12,30 @@ _LOOKS: Final = 20
 _PAUSE_SECONDS: Final = 0.25
 
 
-def ask(config: Config, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+def ask(
+    config: Config,
+    method: str,
+    path: str,
+    body: dict[str, Any] | None = None,
+    *,
+    headers: dict[str, str] | None = None,
+) -> dict[str, Any]:
     """JSON answer of one call. Raises `GatewayProblem` or `GatewayTrouble`."""
     import anyio
 
     async def call() -> dict[str, Any]:
         gateway = wiring.open_gateway(config)
         try:
-            return await gateway.call(method, path, body)
+            return await gateway.call(method, path, body, headers=headers)
         finally:
             await gateway.aclose()
 
     return anyio.run(call)
+
+
+def names_gateway(config: Config) -> bool:
+    """Whether somebody named a gateway, or one runs from here."""
+    return config.settings["gateway_url"].origin != "default"
 
 
 def has_read(config: Config, block_number: int) -> bool | None:
@@ -33,7 +45,7 @@ def has_read(config: Config, block_number: int) -> bool | None:
     """
     from marketplace.client.problems import GatewayProblem, GatewayTrouble
 
-    if config.settings["gateway_url"].origin == "default":
+    if not names_gateway(config):
         return None
     try:
         for _ in range(_LOOKS):

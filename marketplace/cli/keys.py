@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,7 +45,7 @@ _CREATE = doc(
         "The agent runs with --wallet and the printed file; the escrow holds it to the caps.",
         "Run again with the same name: the same key, new caps. --gasless sends nothing.",
         "A name stays its key's until that is revoked. Money, time and nodes are the escrow's to enforce;",
-        "models the agent's own client's: the chain knows none.",
+        "models its gateway's and its own client's: the chain knows none.",
     ],
 )
 
@@ -89,6 +90,7 @@ def create(
     caps = _caps(held, (per_session or cap, per_day or cap, cap), lasting_seconds, node_ids)
     made = _files(config, held, name, outside, node_ids, wanted)
     keys = BuyerKeys(held)
+    _tell_gateway(config, keys, made)
     if gasless:
         from marketplace.client.relay import to_json
 
@@ -283,6 +285,20 @@ def _files(
         key_file=None if outside else key_file,
         grant_file=path,
     )
+
+
+def _tell_gateway(config: configs.Config, keys: BuyerKeys, made: _Made) -> None:
+    """Lets the gateway hold the key to its models too, where there is one and something to tell."""
+    from marketplace.client.problems import GatewayProblem, GatewayTrouble
+
+    models, before = made.grant.models, made.before.models if made.before else ()
+    if not (models or before) or not asking.names_gateway(config):
+        return
+    headers = {"x-watt-visit": keys.visit(time.time_ns() // 1_000_000)}
+    try:
+        asking.ask(config, "PUT", f"/v1/grants/{made.grant.key}", {"models": list(models)}, headers=headers)
+    except (GatewayProblem, GatewayTrouble) as error:
+        screen.note(f"the gateway does not hold it to these models ({error.detail}); its own client does")
 
 
 def _must_be_free(held: BuyerWallet, named: Grant) -> None:

@@ -78,9 +78,16 @@ class Gateway:
         """JSON object of a POST; raises as `get`."""
         return await self._call("POST", path, json=body, headers=headers)
 
-    async def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
         """JSON object of any call, empty where the answer is; raises as `get`."""
-        return await self._call(method, path, **({} if body is None else {"json": body}))
+        return await self._call(method, path, headers=headers, **({} if body is None else {"json": body}))
 
     async def events(
         self, path: str, body: Mapping[str, Any], *, headers: Mapping[str, str] | None = None

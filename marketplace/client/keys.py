@@ -13,7 +13,8 @@ from marketplace.client.relay import SignedGrant
 from marketplace.client.wallet import BuyerWallet
 from marketplace.protocol import nodelist
 from marketplace.protocol.errors import BadRequest, ErrorCode
-from marketplace.protocol.messages import KeyGrant
+from marketplace.protocol.hexes import to_hex
+from marketplace.protocol.messages import KeyGrant, Visit
 from marketplace.protocol.transactions import TxRecord
 
 _UINT64: Final = (1 << 64) - 1
@@ -48,6 +49,12 @@ class BuyerKeys:
         grant = self._message(key, caps, nonce=state.nonce + 1, valid_until=until)
         domain = self.wallet.deployment.domain
         return SignedGrant(message=grant, signature=self.wallet.signer.sign(grant, domain), domain=domain)
+
+    def visit(self, now_ms: int) -> str:
+        """What tells a gateway that this buyer asks, for five minutes: its header `x-watt-visit`."""
+        message = Visit(key=self.wallet.address, issued_at_ms=now_ms)
+        signature = self.wallet.signer.sign(message, self.wallet.deployment.domain)
+        return f"{to_hex(message.encode())}.{to_hex(signature)}"
 
     def revoke(self, key: str) -> TxRecord:
         """Takes everything from a key at once; sessions it has opened stay open."""

@@ -15,7 +15,7 @@ from marketplace.protocol.payloads import encode_payload
 from marketplace.protocol.phases import JobPhase
 from marketplace.protocol.signing import BadSignature, Signer, signer_of
 from marketplace.protocol.wire import OrderFrame, Signed
-from marketplace.store import events, jobs, offers, sessions, vouchers
+from marketplace.store import events, jobs, keys, offers, sessions, vouchers
 from marketplace.store.offers import Listing
 from marketplace.store.tables import JobRow, OrderRow, SessionRow, Tx
 
@@ -199,6 +199,8 @@ def _facts(tx: Tx, session: SessionRow, listing: Listing) -> rules.OrderFacts:
         connected=listing.connected,
         draining=listing.draining,
         task=listing.task,
+        model_name=listing.model_name,
+        models=keys.granted_models(tx, session.buyer, session.key),
         revoked=session.buyer != session.key and events.is_revoked(tx, session.buyer, session.key),
     )
 

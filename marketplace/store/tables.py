@@ -113,6 +113,15 @@ class KeyRow(SQLModel, table=True):
     revoked_at_ms: int | None = Field(default=None, sa_column=_big(nullable=True))
 
 
+class GrantRow(SQLModel, table=True):
+    """Models a buyer lets a key of its own buy through this gateway: patterns of names, one a line."""
+
+    __tablename__ = "key_grant"
+    buyer: str = Field(primary_key=True)
+    key: str = Field(primary_key=True)
+    models: str
+
+
 class SessionRow(SQLModel, table=True):
     """A session: chain facts, then what this market has promised out of it."""
 

@@ -8,9 +8,11 @@ from collections import Counter
 
 import pytest
 
+from marketplace.protocol.hexes import to_hex
+from marketplace.protocol.messages import Visit
 from marketplace.store import events, keys
 from marketplace.store.events import EventFact
-from tests.flow.gateway import BUYER, NOW_AT, gateway
+from tests.flow.gateway import BUYER, DOMAIN, NOW_AT, gateway
 from tests.flow.node import Node, bearer, chat_body, funded
 from tests.flow.sdk import sdk
 
@@ -151,10 +153,34 @@ async def test_order_signed_by_a_key_revoked_on_the_chain_is_not_sent_on(tmp_pat
     async with gateway(tmp_path) as g, sdk(g) as buyer:
         assert (await buyer.place()).status_code == 202
         said(g, "KeyRevoked", buyer.key.address, 6)
-        before = g.rows()
         answer = await buyer.place()
         assert (answer.status_code, answer.json()["code"]) == (401, "key_revoked")
-        assert json.loads(g.rows())["order"] == json.loads(before)["order"]
+        assert len(json.loads(g.rows())["order"]) == 1
+        assert buyer.node.orders.qsize() == 1
+
+
+def visit(g, signer):
+    message = Visit(key=signer.address, issued_at_ms=g.clock())
+    return {"x-watt-visit": f"{to_hex(message.encode())}.{to_hex(signer.sign(message, DOMAIN))}"}
+
+
+async def test_order_signed_by_a_granted_key_is_held_to_the_models_its_buyer_named(tmp_path):
+    async with gateway(tmp_path) as g, sdk(g) as buyer:
+        place, stranger = f"/v1/grants/{buyer.key.address}", visit(g, buyer.key)
+        for headers, models in ((visit(g, BUYER), ["m*"]), (stranger, ["tiny"])):
+            told = await g.http.put(place, json={"models": models}, headers=headers)
+            assert told.json()["models"] == models
+        refused = await buyer.place()
+        assert (refused.status_code, refused.json()["code"]) == (403, "model_not_allowed")
+        assert refused.json()["charged"] is False
+        await g.http.put(place, json={"models": ["m*", "t?ny"]}, headers=visit(g, BUYER))
+        assert (await buyer.place()).status_code == 202
+        await g.http.put(place, json={"models": []}, headers=visit(g, BUYER))
+        assert (await buyer.place()).status_code == 202
+        for headers, code in (({}, "bad_signature"), ({"x-watt-visit": "0x00.0x00"}, "bad_signature")):
+            assert (await g.http.put(place, json={"models": []}, headers=headers)).json()["code"] == code
+        bad = await g.http.put(place, json={"models": [""]}, headers=visit(g, BUYER))
+        assert (bad.status_code, bad.json()["error"]["param"]) == (422, "models")
 
 
 async def test_key_shows_its_limits_and_open_sessions(tmp_path):

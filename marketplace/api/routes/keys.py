@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
-from marketplace.api import views
-from marketplace.api.auth import bearer, secret_of
+from marketplace.api import messages, views
+from marketplace.api.auth import bearer, secret_of, visitor
 from marketplace.flow import Market
 from marketplace.funding import budgets
 from marketplace.funding import step as funding
@@ -20,7 +20,7 @@ from marketplace.protocol.errors import Broken, ErrorCode
 from marketplace.protocol.money import format_atoms
 from marketplace.protocol.phases import SessionStatus
 from marketplace.store import keys, receipts, sessions
-from marketplace.store.tables import KeyRow, Tx
+from marketplace.store.tables import GrantRow, KeyRow, Tx
 
 _DAY_MS: Final = 86_400_000
 
@@ -34,6 +34,12 @@ class KeyCall(BaseModel):
     )
     budget: str | float | None = Field(default=None, description="Most it may spend in all, in token units.")
     expires_at: int | None = Field(default=None, ge=1, lt=1 << 48, description="Unix seconds.")
+
+
+class GrantCall(BaseModel):
+    """Body of `PUT /v1/grants/{key}`, with the buyer's signed visit in `x-watt-visit`."""
+
+    models: list[str] = Field(max_length=patterns.MOST, description="Names, as tiny-*; none: any.")
 
 
 def routes(market: Market) -> APIRouter:
@@ -64,6 +70,16 @@ def routes(market: Market) -> APIRouter:
         """Revokes the bearer key: its next call is refused. What it has ordered goes on."""
         await market.revoke_key(secret_of(request))
         return Response(status_code=204)
+
+    @router.put("/v1/grants/{key}")
+    async def grant(key: str, call: GrantCall, request: Request) -> dict[str, Any]:
+        """Says which models a key of the visiting buyer may buy here; in place of what was said before."""
+        address = messages.address(key, "key")
+        buyer = visitor(market, request.headers.get("x-watt-visit", ""))
+        budgets.check_terms(budgets.Terms(models=tuple(call.models)), market.clock() // 1000)
+        row = GrantRow(buyer=buyer, key=address, models="\n".join(call.models))
+        await market.write(lambda tx: keys.put_grant(tx, row))
+        return {"buyer": buyer, "key": address, "models": call.models}
 
     return router
 

@@ -14,7 +14,14 @@ _NAMED = sa.text("idempotency IS NOT NULL")
 
 
 def upgrade() -> None:
-    """Adds what a retry has been answered with, and what a bearer key may buy."""
+    """Adds what a retry has been answered with, and what bearer keys and granted keys may buy."""
+    op.create_table(
+        "key_grant",
+        sa.Column("buyer", sa.String(), nullable=False),
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("models", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("buyer", "key"),
+    )
     with op.batch_alter_table("job") as batch_op:
         batch_op.add_column(sa.Column("retries", sa.Integer(), nullable=False, server_default="0"))
     with op.batch_alter_table("job") as batch_op:
@@ -30,10 +37,11 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Forgets both."""
+    """Forgets all of it."""
     with op.batch_alter_table("delegate_key") as batch_op:
         for column in ("revoked_at_ms", "expires_at", "budget_atoms", "models"):
             batch_op.drop_column(column)
     op.drop_index("job_named", "job")
     with op.batch_alter_table("job") as batch_op:
         batch_op.drop_column("retries")
+    op.drop_table("key_grant")
