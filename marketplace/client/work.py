@@ -255,7 +255,7 @@ class Work:
         }
         span = self._desk.around.random_bytes(8).hex()
         headers = {"traceparent": f"00-{trace_id}-{span}-01"}
-        following = 0
+        following, last = 0, ""
         for reconnect in range(_RECONNECTS + 1):
             try:
                 async with aclosing(self._desk.gateway.events("/v1/jobs", body, headers=headers)) as events:
@@ -275,9 +275,10 @@ class Work:
             except GatewayProblem as problem:
                 if problem.code not in _UNDECIDED:
                     raise
+                last = f" ({problem.code}: {problem.detail})"
             await self._desk.around.sleep(_PAUSE_SECONDS)
-        seq = placed.order.seq
-        raise GatewayTrouble(f"The gateway never ended the stream of order {seq}.", outcome="pending")
+        detail = f"The gateway never ended the stream of order {placed.order.seq}{last}."
+        raise GatewayTrouble(detail, outcome="pending")
 
     def _note(self, event: Event, placed: Placed) -> None:
         """Keeps the job's name; a problem event ends the attempt."""
