@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from marketplace.chain.deployment import Deployment
-from marketplace.dispatch import cancel, intake, measure, returns, together
+from marketplace.dispatch import cancel, intake, measure, once, returns, together
 from marketplace.dispatch import step as dispatch
 from marketplace.dispatch.links import Link, Links
 from marketplace.dispatch.returns import Outcome
-from marketplace.dispatch.streams import Running as Running
-from marketplace.dispatch.streams import Streams
+from marketplace.dispatch.streams import JobStream, Streams
 from marketplace.dispatch.terms import Ask, Terms
+from marketplace.funding import budgets
 from marketplace.funding import rules as funding_rules
 from marketplace.funding import step as funding
 from marketplace.funding.vault import Vault
+from marketplace.ground import Ground
 from marketplace.protocol import ids, wire
-from marketplace.protocol.errors import BadRequest, ErrorCode, LostRace
+from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Receipt
 from marketplace.protocol.payloads import parse_payload
@@ -32,7 +33,7 @@ from marketplace.quoting import rules as quoting_rules
 from marketplace.quoting import step as quoting
 from marketplace.settlement import step as settlement
 from marketplace.settlement.step import Acceptance
-from marketplace.store import jobs, offers
+from marketplace.store import jobs, keys, offers
 from marketplace.store.engine import Store
 from marketplace.store.tables import JobRow, Tx
 from marketplace.telemetry.logs import get_logger
@@ -42,10 +43,24 @@ from marketplace.telemetry.names import Log
 log = get_logger(__name__)
 T = TypeVar("T")
 Returned = TypeVar("Returned", Outcome, Outcome | None)
-_TRIES: Final = 4
 
 
-class Market:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A job that was placed, and what comes of it.
+
+    Attributes:
+        replayed: the same call had placed it before.
+        left: what its key could still spend when it was placed.
+    """
+
+    job_id: str
+    stream: JobStream
+    replayed: bool = False
+    left: budgets.Left | None = None
+
+
+class Market(Ground):
     """One gateway's market: store, links and streams, and the steps between them."""
 
     def __init__(
@@ -59,28 +74,31 @@ class Market:
         terms: Terms,
         metrics: Metrics,
     ) -> None:
-        self.store, self.deployment, self.vault = store, deployment, vault
+        super().__init__(store)
+        self.deployment, self.vault = deployment, vault
         self.clock, self.random, self.terms, self.metrics = clock, random, terms, metrics
         self.domain = deployment.domain
         self.links, self.streams = Links(), Streams()
         self._keys: dict[bytes, Signer] = {}
         self._unsent: set[str] = set()
-        # One writer thread: on SQLite writers exclude each other anyway, and a queue beats busy waiting.
-        self._writer = ThreadPoolExecutor(1 if store.is_sqlite else 8, thread_name_prefix="market-write")
 
     # ---- buyers -------------------------------------------------------------------------------------
 
     async def key_of(self, secret: str) -> Signer:
         """The delegate key of a bearer secret. Raises `BadRequest`."""
-        digest = ids.api_key_hash(secret)
-        found = self._keys.get(digest)
-        if found is None:
-            found = await self.read(lambda tx: funding.open_key(tx, self.vault, secret))
-            self._keys[digest] = found
-        return found
+        digest, now = ids.api_key_hash(secret), self.clock()
+        if digest not in self._keys:
+            self._keys[digest] = await self.read(lambda tx: funding.open_key(tx, self.vault, secret, now))
+        return self._keys[digest]
+
+    async def revoke_key(self, secret: str) -> None:
+        """Nobody uses this bearer secret again; what it ordered goes on. Raises `BadRequest`."""
+        key, now = await self.key_of(secret), self.clock()
+        await self.write(lambda tx: keys.revoke(tx, key.address, now))
+        self._keys.pop(ids.api_key_hash(secret), None)
 
     async def place(self, ask: Ask) -> Running:
-        """Orders a call from the best node. The same idempotency key gives the same job.
+        """Orders a call from the best node. The same call again is the same job (`dispatch.once`).
 
         Raises:
             BadRequest: nothing was ordered, nothing will be charged.
@@ -93,9 +111,9 @@ class Market:
         Raises:
             BadRequest: as `place` does.
         """
-        placed = await self.write(lambda tx: self._place_all(tx, asks))
+        placed, left = await self.write(lambda tx: self._place_all(tx, asks))
         started = (self._started(issued, ask.trace_id) for issued, ask in zip(placed, asks, strict=True))
-        return await asyncio.gather(*started)
+        return [replace(running, left=left) for running in await asyncio.gather(*started)]
 
     async def place_signed(self, given: dispatch.Given, trace_id: str, *, streamed: bool) -> Running:
         """Sends on an order its key signed elsewhere; the same order again is the same job.
@@ -189,14 +207,9 @@ class Market:
 
     async def lapse(self, order_hash: str, now_ms: int) -> None:
         """An order whose lease ran out by now: its job goes on elsewhere, or ends. Idempotent."""
-
-        def work(tx: Tx) -> tuple[Outcome | None, Acceptance | None]:
-            order = jobs.order(tx, order_hash)
-            if order is None or order.state != jobs.OrderState.OPEN or order.lease_until_ms >= now_ms:
-                return None, None
-            return self._covered(tx, returns.lapse(tx, order, now_ms))
-
-        outcome, taken = await self.write(work)
+        outcome, taken = await self.write(
+            lambda tx: self._covered(tx, returns.lapse_due(tx, order_hash, now_ms))
+        )
         if outcome is not None:
             self.metrics.count("leases_lost_total")
             log.warning(Log.LEASE_LOST, job_id=outcome.job.job_id, order_hash=order_hash)
@@ -230,66 +243,36 @@ class Market:
     async def restart(self) -> None:
         """After a start: no link is up, and nodes get one lease's time to come back."""
         until = self.clock() + self.terms.lease_ms
-
-        def work(tx: Tx) -> None:
-            offers.leave_all(tx)
-            jobs.grace(tx, until)
-
-        await self.write(work)
-
-    async def write(self, work: Callable[[Tx], T]) -> T:
-        """Runs `work` in one transaction; again when it lost a race."""
-        return await asyncio.get_running_loop().run_in_executor(self._writer, self._write, work)
-
-    async def off_loop(self, work: Callable[[], T]) -> T:
-        """Runs blocking `work` in a thread."""
-        return await asyncio.to_thread(work)
-
-    async def read(self, work: Callable[[Tx], T]) -> T:
-        """Runs `work` on one consistent look."""
-        return await asyncio.to_thread(self._read, work)
+        await self.write(lambda tx: intake.restart(tx, until))
 
     def hang_up(self) -> None:
         """Ends all links and sends callers away who wait; their jobs go on after the restart."""
         self.links.close_all()
         self.streams.end_all()
 
-    def close(self) -> None:
-        """Waits for the writer."""
-        self._writer.shutdown()
-
     # ---- below: one committed transaction each, and what follows it ----------------------------------
-
-    def _write(self, work: Callable[[Tx], T]) -> T:
-        for attempt in range(_TRIES):
-            try:
-                with self.store.transaction() as tx:
-                    return work(tx)
-            except LostRace as race:
-                log.info(Log.RACE_LOST, reason=race.detail)
-                if attempt == _TRIES - 1:
-                    raise
-        raise AssertionError("unreachable")
-
-    def _read(self, work: Callable[[Tx], T]) -> T:
-        with self.store.reading() as tx:
-            return work(tx)
 
     def _quotes(self, tx: Tx, model: str, need: quoting_rules.Need, ticket: bytes = b"") -> quoting.Quotes:
         least = self.deployment.min_stake_atoms
         return quoting.quote(tx, model, need, now_ms=self.clock(), min_stake_atoms=least, ticket=ticket)
 
-    def _place_all(self, tx: Tx, asks: Sequence[Ask]) -> list[dispatch.Issued | str]:
+    def _place_all(
+        self, tx: Tx, asks: Sequence[Ask]
+    ) -> tuple[list[dispatch.Issued | str], budgets.Left | None]:
         placed = [self._place(tx, ask, ids.job_id(self.random(15))) for ask in asks]
         together.bound(tx, placed, asks[0].max_cost_atoms)
-        return placed
+        fresh = [issued.session_id for issued in placed if isinstance(issued, dispatch.Issued)]
+        return placed, budgets.left(tx, asks[0].key.address, fresh[-1]) if fresh else None
 
     def _place(self, tx: Tx, ask: Ask, job_id: str) -> dispatch.Issued | str:
-        known = dispatch.known_job(tx, ask, self._timing())
+        key, now = ask.key.address, self.clock()
+        budgets.admit(tx, key, now)
+        known = once.known_job(tx, ask, now, self.terms.job_timeout_ms)
         if known is not None:
             return known
         need = quoting_rules.need_of(ask.payload, ask.max_cost_atoms, ask.node_id)
         found = self._quotes(tx, ask.model, need, job_id.encode())
+        budgets.check_model(tx, key, found.model_name, found.model_id)
         job = dispatch.draft(ask, job_id, found.model_id, found.model_name, self._timing())
         return self._seat(tx, job, found, need, ask.key)
 
@@ -328,7 +311,7 @@ class Market:
 
     async def _started(self, issued: dispatch.Issued | str, trace_id: str) -> Running:
         if isinstance(issued, str):
-            return await self.watch(issued)
+            return replace(await self.watch(issued), replayed=True)
         stream = self.streams.job(issued.job_id)
         log.info(Log.JOB_ORDERED, job_id=issued.job_id, trace_id=trace_id, node_id=issued.node_id)
         await self._send(issued)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from fastapi import Request
 
 from marketplace.api import problems, views, waiting
+from marketplace.api.once import mark
 from marketplace.dispatch.terms import Ask
 from marketplace.flow import Market, Running
 from marketplace.openai import billing
@@ -64,8 +65,10 @@ async def place(market: Market, request: Request, ask: Ask, payloads: Sequence[P
     """Orders every payload as a choice of the call, or none of them. Raises `BadRequest`."""
     asks = [_choice(ask, index, payload) for index, payload in enumerate(payloads)]
     # Whoever counts its retries says so from the first try on.
-    recognised = ask.idempotency is not None or "x-stainless-retry-count" in request.headers
-    return Placed(jobs=await market.place_all(asks), recognised=recognised)
+    recognised = ask.once.name is not None or "x-stainless-retry-count" in request.headers
+    placed = await market.place_all(asks)
+    mark(request, placed[0], market.deployment)
+    return Placed(jobs=placed, recognised=recognised)
 
 
 async def delivered(market: Market, placed: Placed) -> list[views.Delivery]:
@@ -145,12 +148,12 @@ def _choice(ask: Ask, index: int, payload: Payload) -> Ask:
     """The first choice is the call itself; the others are known by the call and their number."""
     if index == 0:
         return replace(ask, payload=payload)
-    return replace(
-        ask,
-        payload=payload,
-        idempotency=_derived(ask.idempotency, index) if ask.idempotency else None,
-        fingerprint=_derived(ask.fingerprint, index),
+    derived = replace(
+        ask.once,
+        name=_derived(ask.once.name, index) if ask.once.name else None,
+        fingerprint=_derived(ask.once.fingerprint, index),
     )
+    return replace(ask, payload=payload, once=derived)
 
 
 def _derived(digest: str, index: int) -> str:
@@ -188,7 +191,8 @@ def _verdict(ended: Sequence[Ended], placed: Placed) -> WattError | None:
 def _diverged(found: views.Delivery) -> WattError:
     job_id = found.job.job_id
     detail = f"another node took over and wrote another text; the whole answer is at /v1/jobs/{job_id}"
-    return BadRequest(ErrorCode.NODE_FAILED, detail, job_id=job_id, charged=True)
+    charged = found.receipt.amount_atoms > 0
+    return BadRequest(ErrorCode.STREAM_DIVERGED, detail, job_id=job_id, charged=charged)
 
 
 async def _numbered(

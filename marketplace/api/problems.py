@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -9,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from marketplace.api.charges import Charged
 from marketplace.protocol.errors import BadRequest, ErrorCode, WattError
 from marketplace.telemetry.logs import get_logger
 from marketplace.telemetry.names import Log
@@ -17,6 +19,7 @@ MEDIA_TYPE: Final = "application/problem+json"
 _BY_STATUS: Final = {
     404: ErrorCode.NOT_FOUND,
     405: ErrorCode.METHOD_NOT_ALLOWED,
+    408: ErrorCode.BODY_TOO_SLOW,
     413: ErrorCode.BODY_TOO_LARGE,
 }
 _KINDS: Final = {401: "authentication_error", 402: "insufficient_funds", 429: "rate_limit_error"}
@@ -24,10 +27,10 @@ log = get_logger(__name__)
 
 
 def body_of(
-    error: WattError, request_id: str, *, charged: bool = False, param: str | None = None
+    error: WattError, request_id: str, *, charged: Charged = False, param: str | None = None
 ) -> dict[str, Any]:
     """The body of an error; its values may say that something was charged, and a retry safe anyway."""
-    spec = error.spec
+    spec, hint = error.spec, str(error.values.get("hint") or error.spec.hint)
     charged = charged or error.values.get("charged") is True
     retryable = error.values.get("retryable") is True if charged else spec.retryable
     kind = _KINDS.get(spec.status, "invalid_request_error" if spec.status < 500 else "server_error")
@@ -38,42 +41,47 @@ def body_of(
         "status": spec.status,
         "detail": error.detail,
         "code": error.code.value,
-        "hint": spec.hint,
+        "hint": hint,
         "charged": charged,
         "request_id": request_id,
         "retryable": retryable,
         # OpenAI clients keep only this object, so what helps is in it too.
         "error": {
-            "message": f"{error.detail} — {spec.hint}",
+            "message": f"{error.detail} — {hint}",
             "type": kind,
             "code": error.code.value,
             "param": param,
-            "hint": spec.hint,
+            "hint": hint,
             "charged": charged,
         },
     }
 
 
 def response_of(
-    error: WattError, request_id: str, *, charged: bool = False, param: str | None = None
+    error: WattError, request_id: str, *, charged: Charged = False, param: str | None = None
 ) -> Response:
     """The answer to a call that failed."""
     body = body_of(error, request_id, charged=charged, param=param)
-    headers = {"x-request-id": request_id}
+    more = error.values.get("headers")
+    headers = {"x-request-id": request_id} | (more if isinstance(more, dict) else {})
     if not body["retryable"]:
         headers["x-should-retry"] = "false"
     elif error.spec.status in (429, 503):
-        headers["retry-after"] = "1"
+        headers["retry-after"] = str(error.values.get("retry_after_seconds", 1))
     return JSONResponse(body, error.spec.status, headers, MEDIA_TYPE)
 
 
-def install(app: FastAPI) -> None:
-    """Answers every kind of error this way."""
+def install(app: FastAPI, charge: Callable[[str], Awaitable[Charged]]) -> None:
+    """Answers every kind of error this way; `charge` says what stands of a job's charge."""
 
     async def answer(request: Request, error: Exception) -> Response:
         problem, param = _read(error)
         log.info(Log.REQUEST_REFUSED, code=problem.code.value, path=request.url.path)
-        return response_of(problem, request.state.request_id, param=param)
+        job_id = getattr(request.state, "job_id", None)
+        charged = False if job_id is None else await charge(job_id)
+        if job_id is not None:
+            problem.values.setdefault("job_id", job_id)
+        return response_of(problem, request.state.request_id, charged=charged, param=param)
 
     for kind in (WattError, UnicodeEncodeError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, answer)

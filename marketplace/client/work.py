@@ -59,6 +59,8 @@ ELSEWHERE: Final = frozenset(
 )
 # The gateway and this journal disagree about the session: it is not worth a second order.
 _SPOILT: Final = frozenset({_C.ORDER_REPLAYED, _C.SESSION_EXPIRED, _C.UNKNOWN_SESSION, _C.ORDER_MISDIRECTED})
+# Whether it has taken the order it cannot say: the same order again is the same job, another one is not.
+_UNDECIDED: Final = frozenset({_C.NOT_READY, _C.INTERNAL})
 _RECONNECTS: Final = 20
 _PAUSE_SECONDS: Final = 0.5
 
@@ -112,6 +114,7 @@ class Work:
             WattError: nobody did it; nothing was charged unless the error says so. Its value `faults` has the
                 bundles of receipts that did not hold, for a node may still claim for them.
         """
+        self._pool.check_model(ask.model)
         faults: list[Any] = []
         try:
             async with aclosing(self._run(ask, max_cost, faults, streamed=streamed)) as pieces:
@@ -243,7 +246,7 @@ class Work:
 
         Raises:
             GatewayProblem: the order was refused or failed, without charge.
-            GatewayTrouble: no connection until the deadline; the order stays open in the journal.
+            GatewayTrouble: nobody could say what became of the order; it stays open in the journal.
         """
         body = {
             "order": placed.order.to_json(),
@@ -254,7 +257,7 @@ class Work:
         }
         span = self._desk.around.random_bytes(8).hex()
         headers = {"traceparent": f"00-{trace_id}-{span}-01"}
-        following = 0
+        following, last = 0, ""
         for reconnect in range(_RECONNECTS + 1):
             try:
                 async with aclosing(self._desk.gateway.events("/v1/jobs", body, headers=headers)) as events:
@@ -267,11 +270,17 @@ class Work:
                         yield event
                         if event.name == "receipt":
                             return
-            except GatewayTrouble:
+            except GatewayTrouble as trouble:
                 if reconnect == _RECONNECTS or self._desk.now_ms() >= placed.order.deadline_ms:
+                    trouble.values["outcome"] = "pending"
                     raise
+            except GatewayProblem as problem:
+                if problem.code not in _UNDECIDED:
+                    raise
+                last = f" ({problem.code}: {problem.detail})"
             await self._desk.around.sleep(_PAUSE_SECONDS)
-        raise GatewayTrouble(f"The gateway never ended the stream of order {placed.order.seq}.")
+        detail = f"The gateway never ended the stream of order {placed.order.seq}{last}."
+        raise GatewayTrouble(detail, outcome="pending")
 
     def _note(self, event: Event, placed: Placed) -> None:
         """Keeps the job's name; a problem event ends the attempt."""

@@ -72,14 +72,6 @@ class JobStream:
         before.set()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """A job that was placed, and what comes of it."""
-
-    job_id: str
-    stream: JobStream
-
-
 class Assembly:
     """Chunks of one order, put in order as they come."""
 

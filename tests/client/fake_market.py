@@ -31,6 +31,17 @@ from marketplace.protocol.pricing import full_price_down
 from marketplace.protocol.signing import Signer, signer_of
 from tests.client.fakes import DEPLOYMENT, DOMAIN, MODEL_ID, START_MS, Clock, FakeChain, FakeNode
 
+OWN_KEY: dict[str, Any] = {
+    "address": Signer(b"\x42" * 32).address,
+    "label": "agent",
+    "models": ["tiny-*"],
+    "budget_atoms": "1000000",
+    "spent_atoms": "600000",
+    "spent_last_day_atoms": "200000",
+    "left_atoms": "400000",
+    "expires_at": None,
+}
+
 
 class FakeMarket:
     """The gateway's HTTP API over `FakeNode`s; plug in with `transport()`."""
@@ -120,6 +131,8 @@ class FakeMarket:
             }
             prices = {"price_per_job_atoms": "10", "price_in_per_million_atoms": "200000"}
             return {"object": "list", "data": [row | prices | {"price_out_per_million_atoms": "600000"}]}
+        if path == "/v1/keys/me":
+            return {} if request.method == "DELETE" else OWN_KEY
         if path == "/v1/nodes":
             rows = [self.node_row(node) for node in self.nodes.values()]
             return {"data": rows}

@@ -10,8 +10,10 @@ import pytest
 from openai import OpenAI
 
 from marketplace.local.commands import CHAT_MODEL, EMBED_MODEL
+from tests.assure.figures import table
 from tests.e2e.checker import SignedReceipt, balance_of_receipts, check, fold
 from tests.e2e.market import MarketUnderTest, wait_until
+from tests.once.matrix import QUICK, run
 
 FINISHED = {"delivered", "acknowledged", "settled"}
 PROMPT = [{"role": "user", "content": "Write a long story about a lighthouse keeper and the sea."}]
@@ -124,6 +126,12 @@ def test_accepted_job_survives_kill_of_the_gateway(fragile: MarketUnderTest) -> 
     again = OpenAI(base_url=f"{fragile.market.gateway_url}/v1", api_key=fragile.market.api_key)
     wait_until(lambda: connected(fragile) == 3, 30, "the nodes")
     assert again.embeddings.create(model=EMBED_MODEL, input="still here").usage.prompt_tokens > 0
+
+
+def test_each_failure_charges_one_call_once(fragile: MarketUnderTest) -> None:
+    """The quick form of `scripts/once`."""
+    parts = run(fragile, QUICK)
+    assert all(part.met for part in parts), table(parts)
 
 
 def connected(market: MarketUnderTest) -> int:

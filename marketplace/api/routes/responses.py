@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, Response
 
 from marketplace.api import choices, problems, views, waiting
 from marketplace.api.auth import bearer, caller
+from marketplace.api.once import mark
 from marketplace.api.routes import work
 from marketplace.flow import Market, Running
 from marketplace.openai import billing, responses
@@ -37,6 +38,7 @@ def routes(market: Market) -> APIRouter:
         echo = call.echo()
         ask = replace(ask, echo=echo.model_dump_json())
         running = await market.place(ask)
+        mark(request, running, market.deployment)
         created = market.clock() // 1000
         about = About(job_id=running.job_id, model=call.model, created_at=created, payload=payload, echo=echo)
         if call.stream:

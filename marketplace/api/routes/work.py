@@ -9,16 +9,16 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from marketplace.api import choices, views, waiting
+from marketplace.api import budget, choices, views, waiting
 from marketplace.api.auth import bearer
+from marketplace.api.once import mark, once_of
 from marketplace.dispatch.terms import Ask
 from marketplace.flow import Market, Running
 from marketplace.openai import answers, money, requests
 from marketplace.protocol import ids
 from marketplace.protocol.errors import BadRequest, ErrorCode
-from marketplace.protocol.hexes import keccak
 from marketplace.protocol.money import format_atoms
-from marketplace.protocol.payloads import TASKS, Payload, canonical_json
+from marketplace.protocol.payloads import TASKS, Payload
 from marketplace.quoting import rules
 from marketplace.store import aliases, offers
 from marketplace.store.offers import Listing
@@ -96,7 +96,9 @@ async def _placed(
     market: Market, request: Request, call: requests.Call, payload: Payload, *, streamed: bool
 ) -> tuple[Running, Ask]:
     ask = await asked(market, request, call, payload, streamed=streamed)
-    return await market.place(ask), ask
+    running = await market.place(ask)
+    mark(request, running, market.deployment)
+    return running, ask
 
 
 async def asked(
@@ -115,17 +117,15 @@ async def asked(
         else money.to_atoms(limit, market.deployment.token_decimals, "max_cost"),
         node_id=call.node,
         streamed=streamed,
-        idempotency=_idempotency(request, key.address),
-        fingerprint=keccak(canonical_json(call.model_dump(mode="json"))).hex(),
-        # OpenAI clients count their own retries, and send no idempotency key.
-        repeated=request.headers.get("x-stainless-retry-count", "0") not in ("", "0"),
+        once=once_of(request, key.address, call),
     )
 
 
 def answer(market: Market, body: dict[str, Any], found: Sequence[views.Delivery], ask: Ask) -> Response:
-    """A whole answer with usage and receipts."""
+    """A whole answer with usage, receipts, and what is left."""
     whole = body | choices.extras(market, found)
-    return JSONResponse(whole, headers=headers_of(found[0].job.job_id, ask))
+    headers = headers_of(found[0].job.job_id, ask) | budget.headers(found[-1].left, market.deployment)
+    return JSONResponse(whole, headers=headers)
 
 
 def streamed(lines: AsyncIterator[str], job_id: str, ask: Ask) -> Response:
@@ -145,11 +145,6 @@ def trace_of(market: Market, request: Request) -> str:
     if found and int(found[1], 16) and int(found[2], 16):
         return found[1]
     return ids.trace_id(market.random(16))
-
-
-def _idempotency(request: Request, key: str) -> str | None:
-    given = request.headers.get("idempotency-key")
-    return keccak(f"{key}\0{given}".encode()).hex() if given else None
 
 
 def _listed(tx: Tx, model: str | None = None) -> tuple[list[Listing], Names]:
