@@ -110,8 +110,8 @@ class SessionPool:
 
     def check_model(self, model: str) -> None:
         """Raises `BadRequest` for a model that our key's grant does not list."""
-        if self._payer is not None:
-            self._payer.check_model(model)
+        if self.payer is not None:
+            self.payer.check_model(model)
 
     async def reaches(self, node_id: int, deadline_ms: int) -> bool:
         """Whether our key can pay this node: it may open a session, or somebody opened one for it."""
