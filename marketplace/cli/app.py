@@ -17,6 +17,7 @@ from marketplace.cli import (
     keys,
     market,
     models,
+    proxying,
     records,
     screen,
     sessions,
@@ -28,6 +29,8 @@ from marketplace.cli.exits import Exit, exit_of
 from marketplace.protocol.errors import BadRequest, ErrorCode, WattError
 
 PLUGINS: Final = "wattline.commands"
+# What a command needs beside the buyer's packages.
+_EXTRAS: Final = {"node": "node", "models": "node", "audit": "node", "proxy": "proxy"}
 _HELP: Final = (
     "Buy and sell inference: escrowed, signed, verified.\n\n\b\nExamples:\n"
     "  watt up                     a whole market on this machine\n"
@@ -114,6 +117,7 @@ def build() -> typer.Typer:
     market.register(made)
     work.register(made)
     tasks.register(made)
+    proxying.register(made)
     made.add_typer(models.app(ModelCommands), name="models")
     records.register(made)
     wallets.register(made)
@@ -142,7 +146,7 @@ def invoke(arguments: Sequence[str]) -> int:
         screen.complain(error, _currency(), as_json=as_json)
         return exit_of(error)
     except ModuleNotFoundError as missing:
-        extra = "node" if arguments[:1] in (["node"], ["models"], ["audit"]) else "all"
+        extra = _EXTRAS.get(arguments[0] if arguments else "", "all")
         screen.complain(_not_installed(missing, extra), screen.Currency(), as_json=as_json)
         return Exit.FAILED
     return Exit.OK

@@ -34,7 +34,14 @@ _BY_CODE: Final = {
         Exit.NOT_FOUND,
     ),
     **dict.fromkeys(
-        (_C.NO_SESSION, _C.SESSION_UNDERFUNDED, _C.SESSION_EXPIRED, _C.PRICE_ABOVE_MAX, _C.EXPOSURE_EXCEEDED),
+        (
+            _C.NO_SESSION,
+            _C.SESSION_UNDERFUNDED,
+            _C.SESSION_EXPIRED,
+            _C.PRICE_ABOVE_MAX,
+            _C.BUDGET_EXCEEDED,
+            _C.EXPOSURE_EXCEEDED,
+        ),
         Exit.MONEY,
     ),
     **dict.fromkeys(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from marketplace.cli.config import Config, journal_path, own_wallet
 from marketplace.cli.inputs import passphrase_of
@@ -13,6 +13,7 @@ from marketplace.protocol.errors import BadRequest, ErrorCode
 
 if TYPE_CHECKING:
     from marketplace.chain.client import ChainClient
+    from marketplace.client.aio import AsyncWattline
     from marketplace.client.disputes import Disputes
     from marketplace.client.gateway import Gateway
     from marketplace.client.payer import Grant
@@ -26,14 +27,26 @@ def open_client(config: Config, passphrase_file: Path | None = None) -> Wattline
     """A client that can spend: needs a key, a chain and a deployment."""
     from marketplace.client.sync import Wattline
 
-    return Wattline.open(
-        gateway_url=config.need("gateway_url"),
-        rpc_url=config.need("rpc_url"),
-        deployment=Path(config.need("deployment")),
-        key=signer(config, passphrase_file),
-        grant=grant(config),
-        journal_path=journal_path(config),
-    )
+    return Wattline.open(**client_options(config, passphrase_file))
+
+
+async def open_async(options: dict[str, Any]) -> AsyncWattline:
+    """The same for a program with an event loop, of its `client_options`."""
+    from marketplace.client.aio import AsyncWattline
+
+    return await AsyncWattline.open(**options)
+
+
+def client_options(config: Config, passphrase_file: Path | None = None) -> dict[str, Any]:
+    """What opens a client that can spend; may ask for the passphrase of its key."""
+    return {
+        "gateway_url": config.need("gateway_url"),
+        "rpc_url": config.need("rpc_url"),
+        "deployment": Path(config.need("deployment")),
+        "key": signer(config, passphrase_file),
+        "grant": grant(config),
+        "journal_path": journal_path(config),
+    }
 
 
 def open_gateway(config: Config) -> Gateway:

@@ -26,6 +26,8 @@ class ErrorCode(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     MISSING_KEY = "missing_key"
     UNKNOWN_KEY = "unknown_key"
+    BUDGET_EXCEEDED = "budget_exceeded"
+    IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
     BAD_SIGNATURE = "bad_signature"
     UNKNOWN_MODEL = "unknown_model"
     UNKNOWN_NODE = "unknown_node"
@@ -81,6 +83,10 @@ SPECS: Final[dict[ErrorCode, ErrorSpec]] = {
     _C.METHOD_NOT_ALLOWED: ErrorSpec(405, "Method not allowed", "See /docs for the methods of this route."),
     _C.MISSING_KEY: ErrorSpec(401, "No API key", "Send Authorization: Bearer sk-watt-…"),
     _C.UNKNOWN_KEY: ErrorSpec(401, "API key is not known", "Create one: POST /v1/keys, then open a session."),
+    _C.BUDGET_EXCEEDED: ErrorSpec(402, "Budget is too small", "Lower max_tokens, or raise the budget."),
+    _C.IDEMPOTENCY_MISMATCH: ErrorSpec(
+        422, "Idempotency key was used for another call", "Take a fresh key for each different call."
+    ),
     _C.BAD_SIGNATURE: ErrorSpec(401, "Signature does not fit", "Sign the exact message with the named key."),
     _C.UNKNOWN_MODEL: ErrorSpec(404, "Model is not offered", "List what is on offer: GET /v1/models."),
     _C.UNKNOWN_NODE: ErrorSpec(404, "Node is not known", "List the nodes: GET /v1/nodes."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import dataclasses
 import json
@@ -31,6 +32,8 @@ from marketplace.protocol.pricing import full_price_down
 from marketplace.protocol.signing import Signer, signer_of
 from tests.client.fakes import DEPLOYMENT, DOMAIN, MODEL_ID, START_MS, Clock, FakeChain, FakeNode
 
+SKEW_MS = 2_000
+
 
 class FakeMarket:
     """The gateway's HTTP API over `FakeNode`s; plug in with `transport()`."""
@@ -49,6 +52,8 @@ class FakeMarket:
         self.opens_on_chain = True
         self.check_vouchers = True
         self.down = False
+        self.answers_lost = 0
+        self.held = asyncio.Event()
         self.names = {"tiny-chat", to_hex(MODEL_ID)}
 
     def transport(self) -> httpx2.MockTransport:
@@ -120,6 +125,8 @@ class FakeMarket:
             }
             prices = {"price_per_job_atoms": "10", "price_in_per_million_atoms": "200000"}
             return {"object": "list", "data": [row | prices | {"price_out_per_million_atoms": "600000"}]}
+        if path == "/livez":
+            return {"ok": True}
         if path == "/v1/nodes":
             rows = [self.node_row(node) for node in self.nodes.values()]
             return {"data": rows}
@@ -250,12 +257,17 @@ class FakeMarket:
             return problem(ErrorCode(node.behaviour.split()[1]))
         assert order.request_hash == request_hash(salt, payload)
         if order not in self.orders:
+            if self.clock.ms - order.issued_at_ms > SKEW_MS:
+                return problem(ErrorCode.CLOCK_SKEW)
             self.orders.append(order)
         trace_id = request.headers["traceparent"].split("-")[1]
         bundle = next((b for b in self.bundles.values() if b.order == order), None)
         if bundle is None:
             made = node.answer(order, payload, salt, self.clock.ms, trace_id)
             bundle = self.bundle_of(node, order, signature, key, salt, payload, made, trace_id)
+        if self.answers_lost:
+            self.answers_lost -= 1
+            return problem(ErrorCode.NOT_READY)
         headers = {"content-type": "text/event-stream", "x-job-id": bundle.job_id}
         return httpx2.Response(200, headers=headers, content=self.stream(node, bundle))
 
@@ -306,6 +318,8 @@ class FakeMarket:
                 raise httpx2.ReadError("connection reset")
             text = chunk if node.behaviour != "other text" else text_chunk("Bye")
             yield sse("chunk", {"index": index, "body": base64.b64encode(text).decode()})
+            if node.behaviour == "hang":
+                await self.held.wait()
             if node.behaviour == "lapse":
                 yield sse(
                     "problem", {"code": "lease_lost", "detail": "the node went silent", "charged": False}

@@ -13,7 +13,7 @@ from marketplace.protocol.annex import NO_TRACE, Annex, Profile, exec_hash
 from marketplace.protocol.hexes import ZERO_ADDRESS, keccak, to_hex
 from marketplace.protocol.merkle import response_hash
 from marketplace.protocol.messages import Offer, Open, Order, Receipt
-from marketplace.protocol.payloads import ChatPayload, parse_payload
+from marketplace.protocol.payloads import ChatPayload, parse_payload, seed_of
 from marketplace.protocol.pricing import amount_due
 from marketplace.protocol.signing import Signer
 from tests.answers import chunks_for
@@ -202,7 +202,7 @@ class FakeNode:
             sampling=None,
             token_ids="",
             trace_root=NO_TRACE,
-            seed=str(int.from_bytes(keccak(b"wattline seed" + order.digest(DOMAIN))[:8], "big")),
+            seed=str(seed_of(payload, order.digest(DOMAIN))),
             units_in=5,
             units_out=units_out,
             finish="cancelled" if self.behaviour == "fail, cancelled" else "error" if failed else "stop",
