@@ -191,7 +191,8 @@ class FakeNode:
         """Chunks, signed receipt and annex for an order."""
         payload = parse_payload(body)
         failed = self.behaviour.startswith("fail")
-        chunks = [] if failed else chunks_for(payload)
+        words = ("In", " other words") if self.behaviour == "own words" else ("Hello", ", world")
+        chunks = [] if failed else chunks_for(payload, text=words)
         status, units_out = (0, 0) if failed else (1, 2 if isinstance(payload, ChatPayload) else 0)
         profile = Profile(engine="fake/1", torch="2.13", dtype="float32")
         annex = Annex(

@@ -23,7 +23,7 @@ BODY = {"model": "tiny-chat", "messages": HI}
 ASKED = {
     "classify": {"input": ["I loved it"], "labels": ["bad", "good"]},
     "rerank": {"query": "q", "documents": ["a", "b"]},
-    "classify-image": {"images": ["iVBORw0KGgo="]},
+    "classify-image": {"images": ["iVBORw0KGgo="] * 5},
 }
 
 
