@@ -39,8 +39,8 @@ class Step:
 
 
 PLAN = (
-    Step("points", lambda goal, _: f"Name the three most important points of {goal}.", 64),
-    Step("draft", lambda goal, done: f"Write one paragraph of {goal}. Use: {done['points']}", 96),
+    Step("points", lambda goal, _: f"Name the three most important points of {goal}.", 48),
+    Step("draft", lambda goal, done: f"Write one paragraph of {goal}. Use: {done['points']}", 64),
     Step("title", lambda _, done: f"Give this text a short title: {done['draft']}", 16),
 )
 

@@ -76,7 +76,7 @@ def test_agent_that_starts_again_pays_for_nothing_twice(watt: Wattline, market: 
 
 def test_agent_shortens_its_answers_to_fit_its_budget(watt: Wattline, market: FakeMarket) -> None:
     report = run(watt, "0.000330")
-    assert report["steps"][0]["max_tokens"] < 64
+    assert report["steps"][0]["max_tokens"] < 48
     assert sum(order.max_amount_atoms for order in market.orders[:2]) <= 110
     assert report["books_agree"]
 

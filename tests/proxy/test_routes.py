@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import socket
 
 import httpx2
 import pytest
 
 from marketplace.client.aio import AsyncWattline
 from marketplace.client.verify import failures, verify_receipt
-from marketplace.protocol.errors import BadRequest
 from marketplace.protocol.payloads import TASKS
 from marketplace.proxy.app import create_app
 from marketplace.proxy.calls import Bounds
-from marketplace.proxy.serve import serve as serve_on
 from tests.client.fake_market import FakeMarket
-from tests.client.fakes import DOMAIN
 from tests.proxy.conftest import BUYER, HI, Served, serve
 
 BODY = {"model": "tiny-chat", "messages": HI}
@@ -127,7 +123,12 @@ async def test_programs_of_this_machine_can(http: httpx2.AsyncClient, host: str)
 
 @pytest.mark.parametrize(
     ("content", "status", "code"),
-    [(b"{", 400, "malformed_body"), (b"[]", 422, "invalid_request"), (b"x" * 2_000, 413, "body_too_large")],
+    [
+        (b"{", 400, "malformed_body"),
+        (b"[]", 400, "malformed_body"),
+        (b"{}", 422, "invalid_request"),
+        (b"x" * 2_000, 413, "body_too_large"),
+    ],
 )
 async def test_bodies_that_cannot_be_read_are_told_apart(
     served: Served, content: bytes, status: int, code: str
@@ -135,8 +136,7 @@ async def test_bodies_that_cannot_be_read_are_told_apart(
     http = served.http(create_app(served.proxy, max_body_bytes=1_000))
     kind = {"content-type": "application/json"}
     answer = await http.post("/v1/chat/completions", content=content, headers=kind)
-    assert answer.json()["code"] in (code, "malformed_body")
-    assert answer.status_code in (status, 400)
+    assert (answer.status_code, answer.json()["code"], answer.json()["charged"]) == (status, code, False)
 
 
 async def test_body_that_lies_about_its_length_is_bounded_too(served: Served, market: FakeMarket) -> None:
@@ -164,15 +164,3 @@ async def test_defect_of_ours_is_answered_in_the_same_shape(
     answer = await served.http().get("/v1/budget", headers={"x-request-id": "req_12345678"})
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
     assert answer.headers["x-request-id"] == answer.json()["request_id"] == "req_12345678"
-
-
-async def test_port_of_another_is_refused_with_the_remedy(watt: AsyncWattline) -> None:
-    async def never() -> AsyncWattline:
-        raise AssertionError
-
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(BadRequest, match=str(port)) as caught:
-            await serve_on(port, never, lambda _: never(), token=None, ready=print)
-    assert f"--port {port + 1}" in str(caught.value.values["hint"])
-    assert DOMAIN.chain_id == 31337
