@@ -120,9 +120,6 @@ def worded(error: WattError, currency: Currency, hint: str) -> tuple[str, str]:
             return f"This needs {currency.show(need)}; {account}.", hint
         sentence = f"This needs {currency.show(need)}; the account has {currency.bare(have)}."
         return sentence, f"watt wallet deposit {currency.bare(max(need - have, 1))}"
-    if error.code is ErrorCode.BUDGET_EXCEEDED and "budget_atoms" in values:
-        most, left = currency.show(str(values["need_atoms"])), currency.bare(str(values["left_atoms"]))
-        return f"This may cost {most}; the budget leaves {left}.", hint
     return error.detail, hint
 
 
