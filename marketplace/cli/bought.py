@@ -42,7 +42,7 @@ def kept(result: Paid, config: configs.Config, save: Path | None) -> None:
     """Keeps the receipt in `save`, if it is given, and those on the way that did not hold."""
     if save is not None:
         _write(save, result.bundle.to_json())
-    keep_faults(result.faults, config, None)
+    keep_faults(result.faults, config)
 
 
 def show_logprobs(rows: list[dict[str, Any]]) -> None:
@@ -68,8 +68,8 @@ def faults_kept(config: configs.Config, save: Path | None) -> Iterator[None]:
         raise
 
 
-def keep_faults(bundles: Any, config: configs.Config, save: Path | None) -> None:
-    """Keeps receipts that do not hold beside the journal, and says where: the last in `save`, if given."""
+def keep_faults(bundles: Any, config: configs.Config, save: Path | None = None) -> None:
+    """Keeps bundles of receipts that do not hold, the last in `save`, and says where."""
     from marketplace.client.bundle import Bundle
     from marketplace.protocol.ids import receipt_id
 

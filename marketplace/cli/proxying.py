@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -82,7 +81,7 @@ def proxy(
             client,
             bounds,
             on_paid=lambda done: None if json else _paid(done, config),
-            on_faults=lambda faults: _faults(faults, config),
+            on_faults=lambda bundles: bought.keep_faults(bundles, config),
         )
 
     def ready(made: Proxy, url: str) -> None:
@@ -103,7 +102,3 @@ def _paid(done: Done, config: configs.Config) -> None:
     bundle, money = done.bundle, config.currency
     paid = money.show(bundle.receipt.amount_atoms)
     screen.note(f"paid {paid} · {done.model} · node {bundle.node_id} · {bundle.receipt_id} · ✓ verified")
-
-
-def _faults(bundles: Sequence[Any], config: configs.Config) -> None:
-    bought.keep_faults(bundles, config, None)
