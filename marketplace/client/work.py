@@ -58,8 +58,8 @@ ELSEWHERE: Final = frozenset(
         _C.DEADLINE_PASSED,
     }
 )
-# With these a gateway does not say what became of an order: only the same order again can find out.
-_UNTOLD: Final = frozenset({_C.NOT_READY, _C.INTERNAL})
+# Whether it has taken the order it cannot say: the same order again is the same job, another one is not.
+_UNDECIDED: Final = frozenset({_C.NOT_READY, _C.INTERNAL})
 # What a gateway says of an order it sees for the first time, and too late.
 _NEVER_CAME: Final = frozenset({_C.CLOCK_SKEW, _C.ORDER_EXPIRED})
 # The gateway and this journal disagree about the session: it is not worth a second order.
@@ -303,23 +303,24 @@ class Work:
             except GatewayProblem as problem:
                 if (again or reconnect) and problem.code in _NEVER_CAME:
                     raise _never_came(placed) from problem
-                if problem.code not in _UNTOLD:
+                if problem.code not in _UNDECIDED:
                     raise
                 self._may_attach(placed, reconnect, problem)
             except GatewayTrouble as trouble:
                 self._may_attach(placed, reconnect, trouble)
             await self._desk.around.sleep(_PAUSE_SECONDS)
-        raise GatewayTrouble(f"The gateway never ended the stream of order {placed.order.seq}.")
+        seq = placed.order.seq
+        raise GatewayTrouble(f"The gateway never ended the stream of order {seq}.", outcome="pending")
 
     def _may_attach(self, placed: Placed, reconnect: int, why: WattError) -> None:
         """Raises `GatewayTrouble` once there is no more use in asking for an order."""
         if reconnect < _RECONNECTS and self._desk.now_ms() < placed.order.deadline_ms:
             return
         if isinstance(why, GatewayTrouble):
+            why.values["outcome"] = "pending"
             raise why
-        raise GatewayTrouble(
-            f"The gateway does not say what became of order {placed.order.seq}: {why.detail}"
-        ) from why
+        told = f"The gateway does not say what became of order {placed.order.seq}: {why.detail}"
+        raise GatewayTrouble(told, outcome="pending") from why
 
     def _note(self, event: Event, placed: Placed) -> None:
         """Keeps the job's name; a problem event ends the attempt."""

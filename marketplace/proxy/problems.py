@@ -17,7 +17,7 @@ from marketplace.protocol.errors import Broken, ErrorCode, WattError
 def body_of(error: WattError, request_id: str, param: str | None = None) -> dict[str, Any]:
     """The body of an error of our own or of the gateway's, with the remedy it came with."""
     error.values["hint"] = hint_of(error)
-    charged = bool(getattr(error, "charged", False))
+    charged = getattr(error, "charged", False)
     return problems.body_of(error, request_id, charged=charged, param=param or problems.param_of(error))
 
 

@@ -79,6 +79,7 @@ async def test_unknown_outcome_says_how_to_ask_for_it(http: httpx2.AsyncClient, 
     problem = lost.json()
     assert (lost.status_code, problem["code"], problem["retryable"]) == (503, "not_ready", True)
     assert "same call again" in problem["error"]["message"]
+    assert (problem["charged"], problem["outcome"]) == (False, "pending")
     assert "x-should-retry" not in lost.headers
     again = await http.post(CHAT, json=BODY, headers={"x-stainless-retry-count": "1"})
     assert (again.status_code, len(market.orders)) == (200, 1)
