@@ -15,6 +15,7 @@ from marketplace.cli import (
     disputes,
     jurors,
     keys,
+    maps,
     market,
     models,
     records,
@@ -114,6 +115,7 @@ def build() -> typer.Typer:
     market.register(made)
     work.register(made)
     tasks.register(made)
+    maps.register(made)
     made.add_typer(models.app(ModelCommands), name="models")
     records.register(made)
     wallets.register(made)

@@ -42,7 +42,7 @@ def kept(result: Paid, config: configs.Config, save: Path | None) -> None:
     """Keeps the receipt in `save`, if it is given, and those on the way that did not hold."""
     if save is not None:
         _write(save, result.bundle.to_json())
-    _keep_faults(result.faults, config, None)
+    keep_faults(result.faults, config, None)
 
 
 def show_logprobs(rows: list[dict[str, Any]]) -> None:
@@ -64,11 +64,12 @@ def faults_kept(config: configs.Config, save: Path | None) -> Iterator[None]:
     try:
         yield
     except WattError as error:
-        _keep_faults(error.values.get("faults", ()), config, save)
+        keep_faults(error.values.get("faults", ()), config, save)
         raise
 
 
-def _keep_faults(bundles: Any, config: configs.Config, save: Path | None) -> None:
+def keep_faults(bundles: Any, config: configs.Config, save: Path | None) -> None:
+    """Keeps bundles that do not hold, the last in `save` if it is given, and says where."""
     from marketplace.client.bundle import Bundle
     from marketplace.protocol.ids import receipt_id
 

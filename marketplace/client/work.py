@@ -19,7 +19,8 @@ from marketplace.client.books import Books
 from marketplace.client.bundle import Bundle, decode_base64, signed_message
 from marketplace.client.desk import Desk, threaded
 from marketplace.client.gateway import Event
-from marketplace.client.journal import Session, SessionUse
+from marketplace.client.journal import SessionUse
+from marketplace.client.placed import Keep, Placed
 from marketplace.client.problems import GatewayProblem, GatewayTrouble, problem_of
 from marketplace.client.quotes import Quote, ceiling_atoms, check_offer
 from marketplace.client.sessions import SessionPool
@@ -80,25 +81,11 @@ class Done:
     faults: tuple[Any, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
-    """One signed order and all that its receipt will be checked against."""
-
-    model: str
-    quote: Quote
-    session: Session
-    order: Order
-    signature: bytes
-    salt: bytes
-    payload: bytes
-    ceiling_atoms: int
-
-
 class Work:
-    """Runs asks for one key."""
+    """Runs asks for one key; `keep` is told of each order before it leaves and before it is paid."""
 
-    def __init__(self, desk: Desk, pool: SessionPool, books: Books) -> None:
-        self._desk, self._pool, self._books = desk, pool, books
+    def __init__(self, desk: Desk, pool: SessionPool, books: Books, keep: Keep | None = None) -> None:
+        self._desk, self._pool, self._books, self._keep = desk, pool, books, keep
         self._reply_key = sealing.public_key(keccak(b"wattline reply key\0" + desk.key.secret))
 
     async def run(
@@ -119,6 +106,16 @@ class Work:
                     yield piece if isinstance(piece, str) else replace(piece, faults=tuple(faults))
         except WattError as error:
             error.values["faults"] = tuple(faults)
+            raise
+
+    async def again(self, placed: Placed) -> AsyncGenerator[str | Done, None]:
+        """An order that was kept, sent again: the same bytes are the same job. Gives and raises as `run`."""
+        try:
+            async with aclosing(self._carry_out(placed, 1)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except WattError as error:
+            error.values["faults"] = (error.values["bundle"],) if "bundle" in error.values else ()
             raise
 
     async def quotes(self, ask: Ask, max_cost: str | None = None) -> list[Quote]:
@@ -180,18 +177,24 @@ class Work:
         self, ask: Ask, quote: Quote, deadline_ms: int, attempt: int
     ) -> AsyncGenerator[str | Done, None]:
         placed = await self._place(ask, quote, deadline_ms)
-        trace_id = self._desk.around.random_bytes(16).hex()
+        if self._keep is not None:
+            self._keep.placed(placed)
+        async with aclosing(self._carry_out(placed, attempt)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _carry_out(self, placed: Placed, attempt: int) -> AsyncGenerator[str | Done, None]:
         chunks: list[bytes] = []
         answer = Answer()
         try:
-            async with aclosing(self._events(placed, trace_id)) as events:
+            async with aclosing(self._events(placed)) as events:
                 async for event in events:
                     if event.name == "chunk":
                         text = _add(event, chunks, answer)
                         if text:
                             yield text
                     elif event.name == "receipt":
-                        bundle = _bundle(event.data, placed, chunks, self._desk.domain, trace_id)
+                        bundle = _bundle(event.data, placed, chunks, self._desk.domain)
                         checks = accept(bundle, placed.session, self._desk.domain)
                         yield await self._finish(placed, bundle, checks, answer, attempt)
         except GatewayProblem as problem:
@@ -227,16 +230,18 @@ class Work:
         self._desk.journal.write_order(order, signature)
         return Placed(
             model=ask.model,
-            quote=quote,
+            offer=quote.offer,
+            offer_signature=quote.offer_signature,
             session=session,
             order=order,
             signature=signature,
             salt=salt,
             payload=body,
             ceiling_atoms=ceiling,
+            trace_id=self._desk.around.random_bytes(16).hex(),
         )
 
-    async def _events(self, placed: Placed, trace_id: str) -> AsyncGenerator[Event, None]:
+    async def _events(self, placed: Placed) -> AsyncGenerator[Event, None]:
         """Chunks in order, each once, then the receipt; attaches again when the connection breaks.
 
         Raises:
@@ -251,7 +256,7 @@ class Work:
             "stream": True,
         }
         span = self._desk.around.random_bytes(8).hex()
-        headers = {"traceparent": f"00-{trace_id}-{span}-01"}
+        headers = {"traceparent": f"00-{placed.trace_id}-{span}-01"}
         following = 0
         for reconnect in range(_RECONNECTS + 1):
             try:
@@ -283,6 +288,8 @@ class Work:
         self, placed: Placed, bundle: Bundle, checks: tuple[Check, ...], answer: Answer, attempt: int
     ) -> Done:
         receipt = bundle.receipt
+        if self._keep is not None and receipt.status != ReceiptStatus.FAILED:
+            self._keep.answered(placed, bundle)
         self._desk.journal.end_seat(
             placed.session.session_id,
             placed.order.seq,
@@ -329,9 +336,7 @@ def _add(event: Event, chunks: list[bytes], answer: Answer) -> str:
     return text
 
 
-def _bundle(
-    data: dict[str, Any], placed: Placed, chunks: list[bytes], domain: Domain, trace_id: str
-) -> Bundle:
+def _bundle(data: dict[str, Any], placed: Placed, chunks: list[bytes], domain: Domain) -> Bundle:
     """The node's receipt and annex beside what we signed and received ourselves."""
     try:
         receipt, signature = signed_message(Receipt, data["receipt"])
@@ -340,8 +345,8 @@ def _bundle(
         raise ProviderFault(ErrorCode.RECEIPT_INVALID, f"the receipt cannot be read: {error}") from error
     return Bundle(
         domain=domain,
-        offer=placed.quote.offer,
-        offer_signature=placed.quote.offer_signature,
+        offer=placed.offer,
+        offer_signature=placed.offer_signature,
         order=placed.order,
         order_signature=placed.signature,
         key=placed.session.key,
@@ -355,7 +360,7 @@ def _bundle(
         signer=placed.session.signer,
         epoch=placed.session.key_epoch,
         settlement=None,
-        trace_id=str(data.get("trace_id") or trace_id),
+        trace_id=str(data.get("trace_id") or placed.trace_id),
         job_id=str(data.get("job_id") or ""),
         receipt_id=str(data.get("id") or data.get("receipt_id") or ""),
     )
