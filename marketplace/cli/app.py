@@ -13,6 +13,7 @@ from marketplace.cli import (
     config,
     deploying,
     disputes,
+    flows,
     jurors,
     keys,
     maps,
@@ -116,6 +117,7 @@ def build() -> typer.Typer:
     work.register(made)
     tasks.register(made)
     maps.register(made)
+    flows.register(made)
     made.add_typer(models.app(ModelCommands), name="models")
     records.register(made)
     wallets.register(made)

@@ -27,7 +27,9 @@ from marketplace.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from marketplace.client.mapping import Plan, Statement
+    from marketplace.client.map_plan import Plan
+    from marketplace.client.mapping import Statement
+    from marketplace.client.purchases import Terms
     from marketplace.client.sync import Wattline
 
 # What a row gives where no field is named.
@@ -81,9 +83,7 @@ def map_file(
     max_cost: Cap = None,
     concurrency: Concurrency = 4,
     nodes: Nodes = None,
-    retries: Annotated[
-        int, typer.Option("--retries", min=0, max=20, help="Orders again after a free failure.")
-    ] = 3,
+    retries: spending.Retries = 3,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave rows out that cannot be asked.")
     ] = False,
@@ -130,12 +130,13 @@ def map_file(
         terms = Terms(cap_atoms=cap, concurrency=concurrency, retries=retries)
         statement = _run(client, plan, terms, config)
     bought.keep_faults(statement.faults, config, None)
-    _show(statement, plan, config, json=json)
+    _show(statement, config, json=json)
+    spending.complain(statement.halted_by, plan.spent_atoms + plan.most_atoms, config, as_json=json)
     code = spending.exit_code(statement.halted_by, interrupted=statement.interrupted, failed=statement.failed)
     raise typer.Exit(code)
 
 
-def _run(client: Wattline, plan: Plan, terms: Any, config: configs.Config) -> Statement:
+def _run(client: Wattline, plan: Plan, terms: Terms, config: configs.Config) -> Statement:
     from marketplace.client import mapping
 
     meter = progress.Meter("rows", len(plan.asked), len(plan.asked) - plan.left, config.currency)
@@ -158,8 +159,8 @@ def _fields(task: str, prompt: str | None, system: str | None, given: list[str])
         if not equals or not name:
             raise typer.BadParameter(f"{text!r} is no NAME=TEMPLATE", param_hint="--field")
         fields[name] = template if name not in fields else [*_list(fields[name]), template]
-    for name, template in (("prompt", prompt), ("system", system)):
-        fields |= {} if template is None else {name: template}
+    fields |= {} if prompt is None else {"prompt": prompt}
+    fields |= {} if system is None else {"system": system}
     usual = {} if "messages" in fields else _USUAL.get(task, {})
     return {**usual, **fields}
 
@@ -206,8 +207,8 @@ def _show_forecast(plan: Plan, config: configs.Config, *, json: bool) -> None:
         screen.note(f"line {bad.line} is left out: {bad.why}")
 
 
-def _show(statement: Statement, plan: Plan, config: configs.Config, *, json: bool) -> None:
-    found = {
+def _show(statement: Statement, config: configs.Config, *, json: bool) -> None:
+    found: dict[str, Any] = {
         "rows": statement.rows,
         "done": statement.done,
         "failed": statement.failed,
@@ -228,7 +229,9 @@ def _show(statement: Statement, plan: Plan, config: configs.Config, *, json: boo
     rows += f", {statement.left} left" if statement.left else ""
     files = [("results", found["out"]), ("receipts", found["receipts"]), ("errors", found["errors"])]
     screen.facts(
-        [("rows", rows), *spending.lines(statement.tally, statement.uncertain_atoms, config)]
-        + [(name, str(path)) for name, path in files if path]
+        [
+            ("rows", rows),
+            *spending.lines(statement.tally, statement.uncertain_atoms, config),
+            *((name, str(path)) for name, path in files if path),
+        ]
     )
-    spending.complain(statement.halted_by, plan.spent_atoms + plan.most_atoms, config)

@@ -36,7 +36,8 @@ Nodes = Annotated[
     str | None, typer.Option("--nodes", metavar="IDS", help="Only these, as 1,2,3; else all that can.")
 ]
 Cap = Annotated[
-    str | None, typer.Option("--max-cost", metavar="AMOUNT", help="Most the whole may cost, over all runs.")
+    str | None,
+    typer.Option("--max-cost", "--cap", metavar="AMOUNT", help="Most the whole may cost, over all runs."),
 ]
 Concurrency = Annotated[int, typer.Option("--concurrency", min=1, max=256, help="Jobs at the same time.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what it would cost.")]

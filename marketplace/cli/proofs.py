@@ -87,8 +87,9 @@ def _verify_many(bundles: list[Any], chain: ChainClient | None, *, json: bool) -
             if seen.setdefault(name, line) != line:
                 checks.append(Check("once", ok=False, detail=f"the same receipt as in line {seen[name]}"))
         good = passed(checks)
-        row = {"line": line, "receipt_id": name, "verified": good, "paid_atoms": str(atoms if good else 0)}
-        found.append(row | {"failed": _rows(failures(checks))})
+        paid_atoms = str(atoms if good else 0)
+        told = {"line": line, "receipt_id": name, "verified": good, "paid_atoms": paid_atoms}
+        found.append({**told, "failed": _rows(failures(checks))})
     bad = [row for row in found if not row["verified"]]
     paid = sum(int(row["paid_atoms"]) for row in found)
     if json:

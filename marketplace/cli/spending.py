@@ -19,6 +19,9 @@ ASK_ABOVE: Final = "0.10"
 AskAbove = Annotated[
     str, typer.Option("--ask-above", metavar="AMOUNT", help="Ask first where it may cost more.")
 ]
+Retries = Annotated[
+    int, typer.Option("--retries", min=0, max=20, help="How often to order again after a free failure.")
+]
 
 
 def atoms(amount: str | None, config: configs.Config, option: str) -> int | None:
@@ -86,9 +89,11 @@ def problem(halted_by: WattError | None, config: configs.Config) -> dict[str, An
     return {"code": halted_by.code.value, "message": sentence, "hint": hint}
 
 
-def complain(halted_by: WattError | None, enough_atoms: int, config: configs.Config) -> None:
+def complain(
+    halted_by: WattError | None, enough_atoms: int, config: configs.Config, *, as_json: bool
+) -> None:
     """Says what stopped it and how to go on; `enough_atoms` is a cap that covers all of it."""
-    if halted_by is None:
+    if halted_by is None or as_json:
         return
     sentence, hint = _worded(halted_by, config)
     if "cap_atoms" in halted_by.values:

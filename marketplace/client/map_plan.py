@@ -212,6 +212,10 @@ async def _sellers(client: AsyncWattline, job: MapJob, todo: list[AskedRow], mod
 def check_same_job(book: Workbook, job: MapJob, digest: str) -> None:
     """Raises `BadRequest` where the record is of other rows or other options."""
     recipe, file = book.about("recipe"), book.about("file")
+    if book.about("kind") not in (None, "map"):
+        raise BadRequest(
+            ErrorCode.INVALID_REQUEST, f"{job.state} is the record of a flow.", hint="Name others with --out."
+        )
     if recipe is None:
         return
     same_recipe = canonical_json(recipe) == canonical_json(job.recipe.to_json())

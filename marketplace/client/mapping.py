@@ -190,4 +190,11 @@ def _failures(book: Workbook, plan: Plan) -> Iterator[dict[str, Any]]:
 def _claim(book: Workbook, plan: Plan) -> None:
     """Makes the record this job's."""
     check_same_job(book, plan.job, plan.digest)
-    book.say({"file": plan.digest, "recipe": plan.job.recipe.to_json(), "model_id": plan.sellers.model_id})
+    book.say(
+        {
+            "kind": "map",
+            "file": plan.digest,
+            "recipe": plan.job.recipe.to_json(),
+            "model_id": plan.sellers.model_id,
+        }
+    )

@@ -117,7 +117,7 @@ def _is_share(value: Any) -> bool:
 def _body(task: str, filled: Mapping[str, Any]) -> dict[str, Any]:
     """Fields as the payload has them: one value where a list is wanted is a list of one."""
     kinds = {name: info.annotation for name, info in task_type(task).model_fields.items()}
-    body = {}
+    body: dict[str, Any] = {}
     for name, value in filled.items():
         if get_origin(kinds[name]) is tuple and not isinstance(value, list):
             body[name] = [value]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from pydantic_core import from_json
 
 from marketplace.protocol.errors import BadRequest, ErrorCode
 
@@ -81,13 +82,10 @@ def _json_lines(data: bytes) -> Iterator[_Line]:
 
 def _json_row(raw: bytes) -> dict[str, Any] | str:
     try:
-        found = json.loads(raw)
-    except UnicodeDecodeError:
-        return "not text in UTF-8"
-    except RecursionError:
-        return "nested too deep"
+        # Not Python's own reader: where another package has raised the recursion limit, deep data kills it.
+        found = from_json(raw, allow_inf_nan=False)
     except ValueError as error:
-        return f"not JSON ({error})"
+        return f"not JSON ({str(error).replace(' at line 1 column', ', column')})"
     if isinstance(found, str):
         return {"text": found}
     return found if isinstance(found, dict) else "neither an object nor a text"
