@@ -88,5 +88,5 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
 
 def beside(path: Path, what: str) -> Path:
-    """The file next to a result that holds something else of it: `out.receipts.jsonl` of `out.jsonl`."""
-    return path.with_name(f"{path.stem}.{what}")
+    """The file next to a result that holds something else of it: `a.receipts.jsonl` of `a.out.jsonl`."""
+    return path.with_name(f"{path.stem.removesuffix('.out')}.{what}")
