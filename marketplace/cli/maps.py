@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
@@ -31,6 +31,17 @@ if TYPE_CHECKING:
     from marketplace.client.mapping import Statement
     from marketplace.client.purchases import Terms
     from marketplace.client.sync import Wattline
+
+Prompt = Annotated[
+    str | None, typer.Option("--prompt", metavar="TEMPLATE", help="What to ask of a row; else {text}.")
+]
+System = Annotated[str | None, typer.Option("--system", metavar="TEMPLATE", help="System message.")]
+Fields = Annotated[
+    list[str] | None,
+    typer.Option("--field", metavar="NAME=TEMPLATE", help="A field of the request; a list: repeat it."),
+]
+Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Results; else FILE.out.jsonl.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave rows out that cannot be asked.")]
 
 # What a row gives where no field is named.
 _USUAL: Final[dict[str, dict[str, Any]]] = {
@@ -65,28 +76,17 @@ def map_file(
     *,
     model: Model = None,
     task: Annotated[str, typer.Option("--task", help="chat, embed, classify, ….")] = "chat",
-    prompt: Annotated[
-        str | None, typer.Option("--prompt", metavar="TEMPLATE", help="What to ask of a row; else {text}.")
-    ] = None,
-    system: Annotated[
-        str | None, typer.Option("--system", metavar="TEMPLATE", help="System message.")
-    ] = None,
-    field: Annotated[
-        list[str] | None,
-        typer.Option("--field", metavar="NAME=TEMPLATE", help="A field of the request; a list: repeat it."),
-    ] = None,
+    prompt: Prompt = None,
+    system: System = None,
+    field: Fields = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer of a chat.")] = 256,
     temperature: Annotated[float, typer.Option("--temperature", min=0, max=2, help="0 is greedy.")] = 0.0,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Results; else FILE.out.jsonl.")
-    ] = None,
+    out: Out = None,
     max_cost: Cap = None,
     concurrency: Concurrency = 4,
     nodes: Nodes = None,
     retries: spending.Retries = 3,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave rows out that cannot be asked.")
-    ] = False,
+    skip_bad: SkipBad = False,
     dry_run: DryRun = False,
     ask_above: spending.AskAbove = spending.ASK_ABOVE,
     yes: Yes = False,
@@ -131,9 +131,15 @@ def map_file(
         statement = _run(client, plan, terms, config)
     bought.keep_faults(statement.faults, config, None)
     _show(statement, config, json=json)
-    spending.complain(statement.halted_by, plan.spent_atoms + plan.most_atoms, config, as_json=json)
-    code = spending.exit_code(statement.halted_by, interrupted=statement.interrupted, failed=statement.failed)
-    raise typer.Exit(code)
+    _end(statement, plan, config, json=json)
+
+
+def _end(statement: Statement, plan: Plan, config: configs.Config, *, json: bool) -> NoReturn:
+    halted_by, enough = statement.halted_by, plan.spent_atoms + plan.most_atoms
+    spending.complain(halted_by, enough, config, as_json=json)
+    raise typer.Exit(
+        spending.exit_code(halted_by, interrupted=statement.interrupted, failed=statement.failed)
+    )
 
 
 def _run(client: Wattline, plan: Plan, terms: Terms, config: configs.Config) -> Statement:

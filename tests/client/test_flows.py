@@ -14,7 +14,7 @@ from marketplace.client.purchases import Terms
 from marketplace.client.verify import passed, verify_receipt
 from marketplace.protocol.errors import BadRequest, ErrorCode
 from tests.client.fake_market import FakeMarket
-from tests.client.test_mapping import Killed, dies_at, lines, paid_by_vouchers
+from tests.client.map_jobs import Killed, dies_at, lines, paid_by_vouchers
 
 FLOW = """
 name = "summarise"
