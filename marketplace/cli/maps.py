@@ -128,13 +128,12 @@ def map_file(
             screen.note(_forecast_line(plan, config))
         spending.agreed(plan.most_atoms, cap, ask_above, config, yes=yes)
         terms = Terms(cap_atoms=cap, concurrency=concurrency, retries=retries)
-        statement = _run(client, plan, terms, config)
-    bought.keep_faults(statement.faults, config, None)
-    _show(statement, config, json=json)
-    _end(statement, plan, config, json=json)
+        _end(_run(client, plan, terms, config), plan, config, json=json)
 
 
 def _end(statement: Statement, plan: Plan, config: configs.Config, *, json: bool) -> NoReturn:
+    bought.keep_faults(statement.faults, config, None)
+    _show(statement, config, json=json)
     halted_by, enough = statement.halted_by, plan.spent_atoms + plan.most_atoms
     spending.complain(halted_by, enough, config, as_json=json)
     raise typer.Exit(
