@@ -259,7 +259,7 @@ def test_progress_is_one_line_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> 
 def test_bundle_that_does_not_hold_is_named_by_its_line(
     watt: Watt, market: FakeMarket, data: Path, tmp_path: Path
 ) -> None:
-    watt("map", data)
+    watt("map", data, "--concurrency", "1")
     path = tmp_path / "data.receipts.jsonl"
     first, second, third = lines(path)
     second["chunks"] = second["chunks"][::-1]
