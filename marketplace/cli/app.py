@@ -13,8 +13,10 @@ from marketplace.cli import (
     config,
     deploying,
     disputes,
+    flows,
     jurors,
     keys,
+    maps,
     market,
     models,
     proxying,
@@ -118,6 +120,8 @@ def build() -> typer.Typer:
     work.register(made)
     tasks.register(made)
     proxying.register(made)
+    maps.register(made)
+    flows.register(made)
     made.add_typer(models.app(ModelCommands), name="models")
     records.register(made)
     wallets.register(made)

@@ -1,10 +1,10 @@
-"""A signed order, with all that sends it again and all that its receipt is checked against."""
+"""A signed order with all that sends it again, and who keeps it from before it leaves until it is paid."""
 
 from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from marketplace.client.bundle import Bundle, decode_base64, signed_message
 from marketplace.client.journal import Journal, Session
@@ -125,3 +125,13 @@ class Placed:
             job_id=str(data.get("job_id") or ""),
             receipt_id=str(data.get("id") or data.get("receipt_id") or ""),
         )
+
+
+class Keep(Protocol):
+    """Keeps orders on disk for who must not buy twice. What it raises stops the order where it is."""
+
+    def placed(self, placed: Placed) -> None:
+        """Signed; it has not left yet."""
+
+    def answered(self, placed: Placed, bundle: Bundle) -> None:
+        """Its receipt holds and says that there is an answer; no voucher covers it yet."""

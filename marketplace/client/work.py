@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -23,15 +23,19 @@ from marketplace.client.desk import Desk
 from marketplace.client.gateway import Event
 from marketplace.client.journal import SessionUse
 from marketplace.client.ordering import Errand, Ordering
-from marketplace.client.placed import Placed
+from marketplace.client.placed import Keep, Placed
 from marketplace.client.problems import GatewayProblem, GatewayTrouble, problem_of
 from marketplace.client.quotes import Quote
 from marketplace.client.sessions import SessionPool
+from marketplace.client.told import Began as Began
+from marketplace.client.told import Done as Done
+from marketplace.client.told import Piece as Piece
+from marketplace.client.told import Told as Told
 from marketplace.client.verify import Check
 from marketplace.protocol.annex import Annex
 from marketplace.protocol.errors import BadRequest, ErrorCode, LostRace, ProviderFault, WattError
 from marketplace.protocol.messages import ReceiptStatus
-from marketplace.protocol.payloads import Answer, Logprobs
+from marketplace.protocol.payloads import Answer
 from marketplace.protocol.phases import ENDINGS, EndReason
 
 _C: Final = ErrorCode
@@ -70,48 +74,11 @@ _RECONNECTS: Final = 20
 _PAUSE_SECONDS: Final = 0.5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
-    """A finished ask: its verified evidence and how it came about.
-
-    `faults` are the bundles, as JSON, of receipts on the way that did not hold.
-    """
-
-    model: str
-    bundle: Bundle
-    checks: tuple[Check, ...]
-    answer: Answer
-    ceiling_atoms: int
-    acknowledged: bool
-    attempts: int
-    faults: tuple[Any, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Began:
-    """The gateway's name of the job an ask is now; `again` when its call was known before."""
-
-    job_id: str
-    node_id: int
-    again: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
-    """What came next of a generation."""
-
-    text: str
-    logprobs: Logprobs = ()
-
-
-Told = Began | Piece | Done
-
-
 class Work:
-    """Runs asks for one key."""
+    """Runs asks for one key; `keep` is told of each order before it leaves and before it is paid."""
 
-    def __init__(self, desk: Desk, pool: SessionPool, books: Books) -> None:
-        self._desk, self._books = desk, books
+    def __init__(self, desk: Desk, pool: SessionPool, books: Books, keep: Keep | None = None) -> None:
+        self._desk, self._books, self._keep = desk, books, keep
         self._calls = CallBook(desk.journal, desk.key.address)
         self.ordering = Ordering(desk, pool, self._calls)
 
@@ -156,6 +123,20 @@ class Work:
                     "Send the same call again: it attaches to its order, which is charged at most once."
                 )
             raise
+
+    async def again(self, placed: Placed) -> AsyncGenerator[Told, None]:
+        """An order that was kept, sent again: the same bytes are the same job. Gives and raises as `run`."""
+        try:
+            async with aclosing(self._carry_out(placed, 1, again=True)) as told:
+                async for item in told:
+                    yield item
+        except WattError as error:
+            error.values["faults"] = (error.values["bundle"],) if "bundle" in error.values else ()
+            raise
+
+    async def quotes(self, ask: Ask, max_cost: str | None = None) -> list[Quote]:
+        """As `Ordering.quotes`."""
+        return await self.ordering.quotes(ask, max_cost)
 
     def unfinished(self) -> list[Call]:
         """Calls of a process that ended before their orders did."""
@@ -218,6 +199,8 @@ class Work:
         try:
             if placed is None and quote is not None:
                 placed = await self.ordering.place(errand, quote)
+                if self._keep is not None:
+                    self._keep.placed(placed)
             if placed is not None:
                 carried = self._carry_out(placed, attempt, again=standing is not None)
                 async with aclosing(carried) as told:
@@ -334,6 +317,8 @@ class Work:
         self, placed: Placed, bundle: Bundle, checks: tuple[Check, ...], answer: Answer, attempt: int
     ) -> Done:
         receipt = bundle.receipt
+        if self._keep is not None and receipt.status != ReceiptStatus.FAILED:
+            self._keep.answered(placed, bundle)
         self._desk.journal.end_seat(
             placed.session.session_id,
             placed.order.seq,

@@ -29,6 +29,7 @@ GROUPS = {
     ("wallet",),
     ("session",),
     ("keys",),
+    ("flow",),
     ("config",),
     ("dispute",),
     ("juror",),
