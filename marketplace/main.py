@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final
 
 import uvicorn
@@ -29,6 +29,7 @@ from marketplace.keeper.follow import Follower
 from marketplace.keeper.loops import LoopBoard, run_loop
 from marketplace.keeper.pump import Pump
 from marketplace.keeper.reconcile import Reconciler
+from marketplace.mcp.door import Door, is_installed, mount
 from marketplace.protocol.errors import ChainTrouble, WattError
 from marketplace.protocol.signing import Signer
 from marketplace.protocol.wire import MAX_FRAME_BYTES
@@ -96,6 +97,7 @@ class _Gateway:
             self.chain, self.store, self.follower.read_anew, settled, metrics=self.metrics
         )
         self.clockwork = Clockwork(self.market)
+        self.door: Door | None = None
 
     async def run(self) -> None:
         """Serves until told to stop; then loops end after their turn, links and database close."""
@@ -106,6 +108,8 @@ class _Gateway:
             await self._server().serve()
         finally:
             stop.set()
+            if self.door is not None:
+                await self.door.aclose()
             await asyncio.gather(*loops)
             self.market.close()
             self.store.close()
@@ -125,6 +129,8 @@ class _Gateway:
     def _server(self) -> uvicorn.Server:
         health = Health(checks=self._checks, lag_blocks=self._lag_blocks)
         app = create_app(self.market, health, max_body_bytes=self.settings.max_body_bytes)
+        if is_installed():
+            self.door = mount(app, self.market, max_body_bytes=self.settings.max_body_bytes)
         config = uvicorn.Config(
             app,
             host=self.settings.host,
@@ -135,7 +141,12 @@ class _Gateway:
             ws_max_size=MAX_FRAME_BYTES,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
-        return _Server(config, self.market)
+        return _Server(config, self._hang_up)
+
+    def _hang_up(self) -> None:
+        self.market.hang_up()
+        if self.door is not None:
+            self.door.close()
 
     def _checks(self) -> list[Check]:
         return [self._chain_check(), self._follower_check(), self._outbox_check(), *self._loop_checks()]
@@ -175,11 +186,11 @@ class _Gateway:
 
 
 class _Server(uvicorn.Server):
-    """Ends in order on SIGTERM and Ctrl-C, and closes the nodes' links first."""
+    """Ends in order on SIGTERM and Ctrl-C, and hangs up on nodes and callers first."""
 
-    def __init__(self, config: uvicorn.Config, market: Market) -> None:
+    def __init__(self, config: uvicorn.Config, hang_up: Callable[[], None]) -> None:
         super().__init__(config)
-        self._market = market
+        self._hang_up = hang_up
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -191,7 +202,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Links and waiting callers would otherwise stay until the time-out."""
-        self._market.hang_up()
+        self._hang_up()
         await super().shutdown(sockets)
 
     def _stop(self) -> None:

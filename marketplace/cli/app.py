@@ -18,6 +18,7 @@ from marketplace.cli import (
     keys,
     maps,
     market,
+    mcp,
     models,
     proxying,
     records,
@@ -124,6 +125,7 @@ def build() -> typer.Typer:
     flows.register(made)
     made.add_typer(models.app(ModelCommands), name="models")
     records.register(made)
+    mcp.register(made)
     wallets.register(made)
     sessions.register(made)
     keys.register(made)

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Required, Self, TypedDict, Unpack, overload
 
 from marketplace.client.anchors import check_on_chain
-from marketplace.client.asks import Ask, chat_ask, embed_ask, task_ask
+from marketplace.client.asks import Ask, Heard, chat_ask, embed_ask, task_ask
 from marketplace.client.books import Books
 from marketplace.client.bundle import Bundle
 from marketplace.client.callbook import Budget, Once, Spending
@@ -41,13 +41,15 @@ class Limits(TypedDict, total=False):
     """What every job may be told: `max_cost` in token units as text, a node, seconds until it is free.
 
     The same `idempotency_key` is the same job for a day: asked again, also by another process with the same
-    journal, it gives the answer of its one order.
+    journal, it gives the answer of its one order. `heard` is awaited with each event of the job: signed,
+    taken, its chunks, its receipt.
     """
 
     max_cost: str | None
     node: int | None
     timeout_seconds: int
     idempotency_key: str | None
+    heard: Heard | None
 
 
 class ChatOptions(Limits, total=False):

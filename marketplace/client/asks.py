@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import ValidationError
 
+from marketplace.client.gateway import Event
 from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.hexes import keccak
 from marketplace.protocol.payloads import BLANK_MODEL, ChatMessage, Payload, build_payload, canonical_json
@@ -15,6 +16,7 @@ from marketplace.protocol.payloads import BLANK_MODEL, ChatMessage, Payload, bui
 DEFAULT_MAX_TOKENS: Final = 256
 DEFAULT_TIMEOUT_MS: Final = 120_000
 _ID_LETTERS: Final = 66
+Heard = Callable[[Event], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,7 @@ class Ask:
         node_id: the only node wanted; None for any.
         timeout_ms: after this the job is free.
         max_attempts: nodes asked at most.
+        heard: awaited with each event: `order` once it is signed, `job` with its id, chunks, the receipt.
     """
 
     task: str
@@ -37,6 +40,7 @@ class Ask:
     node_id: int | None = None
     timeout_ms: int = DEFAULT_TIMEOUT_MS
     max_attempts: int = 3
+    heard: Heard | None = None
 
     @property
     def pinned(self) -> bool:

@@ -80,7 +80,7 @@ class SessionPool:
     """Sessions of `key`, paid from an account; without `payer` only those opened for the key."""
 
     def __init__(self, desk: Desk, payer: Payer | None, policy: SessionPolicy) -> None:
-        self._desk, self._payer, self._policy = desk, payer, policy
+        self.payer, self._desk, self._policy = payer, desk, policy
         self._lifetime_seconds = min(policy.lifetime_seconds, desk.deployment.max_session_seconds)
         self._locks: dict[int, anyio.Lock] = defaultdict(anyio.Lock)
         self._seen: set[bytes] = set()
@@ -106,7 +106,7 @@ class SessionPool:
 
     def may_open(self, node_id: int) -> bool:
         """Whether nothing that is known here keeps our key from opening a session with this node."""
-        return self._payer is None or self._payer.may_pay(node_id)
+        return self.payer is None or self.payer.may_pay(node_id)
 
     async def reaches(self, node_id: int, deadline_ms: int) -> bool:
         """Whether our key can pay this node: it may open a session, or somebody opened one for it."""
@@ -298,13 +298,13 @@ class SessionPool:
             raise
 
     def _need_payer(self) -> Payer:
-        if self._payer is None:
+        if self.payer is None:
             raise BadRequest(
                 ErrorCode.NO_SESSION,
                 f"no open session for key {self._desk.key.address}, and no wallet to open one from",
                 hint=f"The buyer opens one: watt session open --key {self._desk.key.address}",
             )
-        return self._payer
+        return self.payer
 
     def _now(self) -> int:
         return self._desk.now_ms() // 1000

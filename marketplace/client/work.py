@@ -15,7 +15,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from marketplace.client.acceptance import accept
-from marketplace.client.asks import Ask
+from marketplace.client.asks import Ask, Heard
 from marketplace.client.books import Books
 from marketplace.client.bundle import Bundle, decode_base64
 from marketplace.client.callbook import Call, CallBook, CallState, Once
@@ -202,7 +202,8 @@ class Work:
                 if self._keep is not None:
                     self._keep.placed(placed)
             if placed is not None:
-                carried = self._carry_out(placed, attempt, again=standing is not None)
+                again, heard = standing is not None, errand.ask.heard
+                carried = self._carry_out(placed, attempt, again=again, heard=heard)
                 async with aclosing(carried) as told:
                     async for item in told:
                         yield item
@@ -233,13 +234,17 @@ class Work:
                 charged=True,
             ) from error
 
-    async def _carry_out(self, placed: Placed, attempt: int, *, again: bool) -> AsyncGenerator[Told, None]:
+    async def _carry_out(
+        self, placed: Placed, attempt: int, *, again: bool, heard: Heard | None = None
+    ) -> AsyncGenerator[Told, None]:
         """An order from its first event to its voucher; `again` when it may have been sent before."""
         chunks: list[bytes] = []
         answer = Answer()
         try:
+            await _tell(heard, Event("order", {"node_id": placed.session.node_id}))
             async with aclosing(self._events(placed, again=again)) as events:
                 async for event in events:
+                    await _tell(heard, event)
                     if event.name == "job":
                         job_id, node_id = str(event.data["job_id"]), placed.session.node_id
                         yield Began(job_id=job_id, node_id=node_id, again=again)
@@ -346,6 +351,11 @@ class Work:
             self._desk.journal.end_seat(placed.session.session_id, placed.order.seq)
         if problem.code in _SPOILT:
             self._desk.journal.use(placed.session.session_id, SessionUse.RETIRED)
+
+
+async def _tell(heard: Heard | None, event: Event) -> None:
+    if heard is not None:
+        await heard(event)
 
 
 def _finish_of(bundle: Bundle) -> str:

@@ -16,7 +16,7 @@ import structlog
 import structlog.tracebacks
 from structlog.contextvars import bound_contextvars, merge_contextvars
 
-_QUIET: Final = ("httpx", "httpcore", "urllib3", "web3", "asyncio", "websockets", "uvicorn.access")
+_QUIET: Final = ("httpx", "httpcore", "urllib3", "web3", "asyncio", "mcp", "websockets", "uvicorn.access")
 _SECRET: Final = ("secret", "private_key", "password", "authorization", "api_key", "mnemonic", "prompt")
 _HIDDEN: Final = "(hidden)"
 

@@ -19,6 +19,7 @@ HEAVY = (
     "sqlmodel",
     "celery",
     "httpx2",
+    "mcp",
     "eth_account",
     "transformers",
 )
@@ -86,7 +87,15 @@ def imported_by(*arguments: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--help",), ("run", "--help"), ("proxy", "--help"), ("version",), ("config", "show")]
+    "arguments",
+    [
+        ("--help",),
+        ("run", "--help"),
+        ("proxy", "--help"),
+        ("mcp", "--json"),
+        ("version",),
+        ("config", "show"),
+    ],
 )
 def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     assert imported_by(*arguments) == []

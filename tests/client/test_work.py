@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from marketplace.client.aio import AsyncWattline
+from marketplace.client.gateway import Event
 from marketplace.client.journal import Journal, SessionUse
 from marketplace.client.problems import GatewayProblem, GatewayTrouble
 from marketplace.client.verify import failures
@@ -31,6 +32,21 @@ async def test_stream_gives_text_in_pieces_then_result(watt: AsyncWattline) -> N
         _ = stream.result
     assert [piece async for piece in stream] == ["Hello", ", world"]
     assert stream.result.text == "Hello, world"
+
+
+async def test_caller_hears_each_event_of_its_job(watt: AsyncWattline, market: FakeMarket) -> None:
+    events: list[Event] = []
+
+    async def heard(event: Event) -> None:
+        events.append(event)
+
+    market.nodes[1].behaviour = "problem node_busy"
+    result = await watt.chat("hi", model="tiny-chat", heard=heard)
+    names = [event.name for event in events]
+    # The first node took no order; its attempt is heard of all the same.
+    assert names == ["order", "order", "job", "chunk", "chunk", "chunk", "receipt"]
+    assert [event.data["node_id"] for event in events[:2]] == [1, 2]
+    assert events[2].data == {"job_id": result.job_id}
 
 
 async def test_embeddings_come_back_as_vectors(watt: AsyncWattline) -> None:

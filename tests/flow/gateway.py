@@ -20,6 +20,7 @@ from typing import Any
 import httpx2
 import uvicorn
 from sqlalchemy import Table
+from starlette.applications import Starlette
 
 from marketplace.api.app import create_app
 from marketplace.api.routes.system import Check, Health
@@ -93,6 +94,7 @@ class Gateway:
     clock: Clock
     url: str
     http: httpx2.AsyncClient
+    app: Starlette
     numbers: itertools.count = field(default_factory=lambda: itertools.count(1))
 
     @property
@@ -223,7 +225,7 @@ async def gateway(
         await asyncio.sleep(0)
     try:
         async with httpx2.AsyncClient(base_url=base, timeout=20) as http:
-            yield Gateway(market=market, clock=clock, url=base, http=http)
+            yield Gateway(market=market, clock=clock, url=base, http=http, app=app)
     finally:
         market.hang_up()
         server.should_exit = True

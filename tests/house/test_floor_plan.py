@@ -36,6 +36,7 @@ PLANTED = {
     "web3 outside the chain": ("marketplace/keeper/pump.py", "web3", "door-web3"),
     "SQL outside the store": ("marketplace/registry/rules.py", "sqlmodel", "door-sql"),
     "a web framework outside the api": ("worker/node/extra.py", "fastapi", "door-http-server"),
+    "MCP outside its room": ("marketplace/client/extra.py", "mcp", "door-mcp"),
     "Celery outside the queue": ("worker/execute.py", "celery", "door-celery"),
     "torch outside inference": ("worker/metering/meter.py", "torch", "door-torch"),
     "two modules in a circle": ("marketplace/chain/rpc.py", "marketplace.chain.sender", "no-circles"),

@@ -1,0 +1,3 @@
+from __future__ import annotations
+
+from tests.client.conftest import market  # noqa: F401 - fixture
