@@ -8,16 +8,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from marketplace.chain.deployment import Deployment
-from marketplace.dispatch import cancel, intake, measure, returns
+from marketplace.dispatch import cancel, intake, measure, once, returns
 from marketplace.dispatch import step as dispatch
 from marketplace.dispatch.links import Link, Links
 from marketplace.dispatch.returns import Outcome
 from marketplace.dispatch.streams import JobStream, Streams
 from marketplace.dispatch.terms import Ask, Terms
+from marketplace.funding import budgets
 from marketplace.funding import rules as funding_rules
 from marketplace.funding import step as funding
 from marketplace.funding.vault import Vault
@@ -32,7 +33,7 @@ from marketplace.quoting import rules as quoting_rules
 from marketplace.quoting import step as quoting
 from marketplace.settlement import step as settlement
 from marketplace.settlement.step import Acceptance
-from marketplace.store import jobs, offers
+from marketplace.store import jobs, keys, offers
 from marketplace.store.engine import Store
 from marketplace.store.tables import JobRow, Tx
 from marketplace.telemetry.logs import get_logger
@@ -47,10 +48,17 @@ _TRIES: Final = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """A job that was placed, and what comes of it."""
+    """A job that was placed, and what comes of it.
+
+    Attributes:
+        replayed: the same call had placed it before.
+        left: what its key could still spend when it was placed.
+    """
 
     job_id: str
     stream: JobStream
+    replayed: bool = False
+    left: budgets.Left | None = None
 
 
 class Market:
@@ -80,27 +88,26 @@ class Market:
 
     async def key_of(self, secret: str) -> Signer:
         """The delegate key of a bearer secret. Raises `BadRequest`."""
-        digest = ids.api_key_hash(secret)
-        found = self._keys.get(digest)
-        if found is None:
-            found = await self.read(lambda tx: funding.open_key(tx, self.vault, secret))
-            self._keys[digest] = found
-        return found
+        digest, now = ids.api_key_hash(secret), self.clock()
+        if digest not in self._keys:
+            self._keys[digest] = await self.read(lambda tx: funding.open_key(tx, self.vault, secret, now))
+        return self._keys[digest]
+
+    async def revoke_key(self, secret: str) -> None:
+        """Nobody uses this bearer secret again; what it ordered goes on. Raises `BadRequest`."""
+        key, now = await self.key_of(secret), self.clock()
+        await self.write(lambda tx: keys.revoke(tx, key.address, now))
+        self._keys.pop(ids.api_key_hash(secret), None)
 
     async def place(self, ask: Ask) -> Running:
-        """Orders a call from the best node. The same idempotency key gives the same job.
+        """Orders a call from the best node. The same call again is the same job (`dispatch.once`).
 
         Raises:
             BadRequest: nothing was ordered, nothing will be charged.
         """
         job_id = ids.job_id(self.random(15))
-        issued = await self.write(lambda tx: self._place(tx, ask, job_id))
-        if isinstance(issued, str):
-            return await self.watch(issued)
-        stream = self.streams.job(job_id)
-        log.info(Log.JOB_ORDERED, job_id=job_id, trace_id=ask.trace_id, node_id=issued.node_id)
-        await self._send(issued)
-        return Running(job_id=job_id, stream=stream)
+        issued, left = await self.write(lambda tx: self._place(tx, ask, job_id))
+        return replace(await self._started(issued, ask.trace_id), left=left)
 
     async def place_signed(self, given: dispatch.Given, trace_id: str, *, streamed: bool) -> Running:
         """Sends on an order its key signed elsewhere; the same order again is the same job.
@@ -112,12 +119,7 @@ class Market:
         issued = await self.write(
             lambda tx: self._place_signed(tx, given, job_id, trace_id, streamed=streamed)
         )
-        if isinstance(issued, str):
-            return await self.watch(issued)
-        stream = self.streams.job(job_id)
-        log.info(Log.JOB_ORDERED, job_id=job_id, trace_id=trace_id, node_id=issued.node_id)
-        await self._send(issued)
-        return Running(job_id=job_id, stream=stream)
+        return await self._started(issued, trace_id)
 
     async def watch(self, job_id: str) -> Running:
         """A job's stream, ended already when the job is. Raises `BadRequest` for unknown jobs."""
@@ -199,14 +201,9 @@ class Market:
 
     async def lapse(self, order_hash: str, now_ms: int) -> None:
         """An order whose lease ran out by now: its job goes on elsewhere, or ends. Idempotent."""
-
-        def work(tx: Tx) -> tuple[Outcome | None, Acceptance | None]:
-            order = jobs.order(tx, order_hash)
-            if order is None or order.state != jobs.OrderState.OPEN or order.lease_until_ms >= now_ms:
-                return None, None
-            return self._covered(tx, returns.lapse(tx, order, now_ms))
-
-        outcome, taken = await self.write(work)
+        outcome, taken = await self.write(
+            lambda tx: self._covered(tx, returns.lapse_due(tx, order_hash, now_ms))
+        )
         if outcome is not None:
             self.metrics.count("leases_lost_total")
             log.warning(Log.LEASE_LOST, job_id=outcome.job.job_id, order_hash=order_hash)
@@ -240,12 +237,7 @@ class Market:
     async def restart(self) -> None:
         """After a start: no link is up, and nodes get one lease's time to come back."""
         until = self.clock() + self.terms.lease_ms
-
-        def work(tx: Tx) -> None:
-            offers.leave_all(tx)
-            jobs.grace(tx, until)
-
-        await self.write(work)
+        await self.write(lambda tx: intake.restart(tx, until))
 
     async def write(self, work: Callable[[Tx], T]) -> T:
         """Runs `work` in one transaction; again when it lost a race."""
@@ -289,14 +281,18 @@ class Market:
         least = self.deployment.min_stake_atoms
         return quoting.quote(tx, model, need, now_ms=self.clock(), min_stake_atoms=least, ticket=ticket)
 
-    def _place(self, tx: Tx, ask: Ask, job_id: str) -> dispatch.Issued | str:
-        known = dispatch.known_job(tx, ask, self._timing())
+    def _place(self, tx: Tx, ask: Ask, job_id: str) -> tuple[dispatch.Issued | str, budgets.Left | None]:
+        key, now = ask.key.address, self.clock()
+        budgets.admit(tx, key, now)
+        known = once.known_job(tx, ask, now, self.terms.job_timeout_ms)
         if known is not None:
-            return known
+            return known, None
         need = quoting_rules.need_of(ask.payload, ask.max_cost_atoms, ask.node_id)
         found = self._quotes(tx, ask.model, need, job_id.encode())
+        budgets.check_model(tx, key, found.model_name, found.model_id)
         job = dispatch.draft(ask, job_id, found.model_id, found.model_name, self._timing())
-        return self._seat(tx, job, found, need, ask.key)
+        issued = self._seat(tx, job, found, need, ask.key)
+        return issued, budgets.left(tx, key, issued.session_id)
 
     def _seat(
         self, tx: Tx, job: JobRow, found: quoting.Quotes, need: quoting_rules.Need, key: Signer
@@ -330,6 +326,14 @@ class Market:
 
     def _timing(self) -> dispatch.Timing:
         return dispatch.Timing(now_ms=self.clock(), terms=self.terms)
+
+    async def _started(self, issued: dispatch.Issued | str, trace_id: str) -> Running:
+        if isinstance(issued, str):
+            return replace(await self.watch(issued), replayed=True)
+        stream = self.streams.job(issued.job_id)
+        log.info(Log.JOB_ORDERED, job_id=issued.job_id, trace_id=trace_id, node_id=issued.node_id)
+        await self._send(issued)
+        return Running(job_id=issued.job_id, stream=stream)
 
     async def _send(self, issued: dispatch.Issued) -> None:
         self.streams.bind(issued.order_hash, issued.job_id, issued.node_id, live=True)

@@ -17,6 +17,8 @@ import uvicorn
 from pydantic import ValidationError
 
 from marketplace.api.app import create_app
+from marketplace.api.bodies import BodyLimits
+from marketplace.api.limits import Rates, networks
 from marketplace.api.routes.system import Check, Health
 from marketplace.chain.client import ChainClient
 from marketplace.chain.deployment import Deployment
@@ -128,7 +130,13 @@ class _Gateway:
 
     def _server(self) -> uvicorn.Server:
         health = Health(checks=self._checks, lag_blocks=self._lag_blocks)
-        app = create_app(self.market, health, max_body_bytes=self.settings.max_body_bytes)
+        app = create_app(
+            self.market,
+            health,
+            max_body_bytes=self.settings.max_body_bytes,
+            body_limits=_body_limits(self.settings),
+            rates=_rates(self.settings),
+        )
         if is_installed():
             self.door = mount(app, self.market, max_body_bytes=self.settings.max_body_bytes)
         config = uvicorn.Config(
@@ -137,6 +145,8 @@ class _Gateway:
             port=self.settings.port,
             log_config=None,
             access_log=False,
+            # Who is behind a proxy is `api.limits` to say, and only for proxies that are named.
+            proxy_headers=False,
             lifespan="off",
             ws_max_size=MAX_FRAME_BYTES,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
@@ -216,6 +226,23 @@ def _terms(settings: Settings) -> Terms:
         heartbeat_ms=settings.heartbeat_ms,
         job_timeout_ms=settings.job_timeout_ms,
         delivery_grace_ms=settings.delivery_grace_ms,
+    )
+
+
+def _body_limits(settings: Settings) -> BodyLimits:
+    return BodyLimits(
+        max_bytes=settings.max_body_bytes,
+        max_depth=settings.max_body_depth,
+        timeout_ms=settings.body_timeout_ms,
+    )
+
+
+def _rates(settings: Settings) -> Rates:
+    return Rates(
+        per_key=settings.calls_per_minute_by_key,
+        per_address=settings.calls_per_minute_by_address,
+        store_url=settings.rate_store_url.get_secret_value(),
+        proxies=networks(settings.trusted_proxies),
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -36,6 +37,23 @@ class Settings(BaseSettings):
         default=1_500, ge=0, description="How long past its deadline a receipt may still arrive."
     )
     max_body_bytes: int = Field(default=1 << 20, ge=1_024, description="Largest request body.")
+    max_body_depth: int = Field(default=64, ge=8, le=200, description="Deepest nesting of a JSON body.")
+    body_timeout_ms: int = Field(
+        default=15_000, ge=100, description="Time for a whole request body to arrive."
+    )
+    calls_per_minute_by_key: int = Field(
+        default=12_000, ge=0, description="Most calls by one bearer key; 0: any number."
+    )
+    calls_per_minute_by_address: int = Field(
+        default=60_000, ge=0, description="Most calls by one address; 0: any number."
+    )
+    rate_store_url: SecretStr = Field(
+        default=SecretStr("memory://"),
+        description="Where calls are counted: memory://, or redis://… or valkey://… shared by gateways.",
+    )
+    trusted_proxies: str = Field(
+        default="", description="Networks, as 10.0.0.0/8, whose X-Forwarded-For is believed; between commas."
+    )
     confirmations: int = Field(default=1, ge=1, description="Blocks until a transaction counts as final.")
     follow_every_ms: int = Field(default=500, ge=50, description="Pause between looks at the chain.")
     pump_every_ms: int = Field(default=250, ge=50, description="Pause between looks at the outbox.")
@@ -44,6 +62,13 @@ class Settings(BaseSettings):
     reconcile_every_ms: int = Field(default=60_000, ge=1_000, description="Pause between reconciliations.")
     max_lag_blocks: int = Field(default=20, ge=1, description="Follower lag above which /readyz says no.")
     log_level: str = Field(default="INFO", description="Least level that is logged.")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        for part in filter(None, map(str.strip, text.split(","))):
+            ip_network(part)
+        return text
 
     @property
     def store_url(self) -> str:

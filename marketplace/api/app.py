@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import functools
+
 from fastapi import FastAPI
 
 from marketplace.api import link, problems
+from marketplace.api.bodies import BodyLimits
+from marketplace.api.charges import charge_now
 from marketplace.api.edge import Edge
-from marketplace.api.routes import account, jobs, system, work
+from marketplace.api.limits import RateLimits, Rates
+from marketplace.api.routes import account, jobs, keys, system, work
 from marketplace.api.routes.system import Health
 from marketplace.flow import Market
 
 
-def create_app(market: Market, health: Health, *, max_body_bytes: int) -> FastAPI:
-    """The gateway's app over one market."""
+def create_app(
+    market: Market,
+    health: Health,
+    *,
+    max_body_bytes: int,
+    body_limits: BodyLimits | None = None,
+    rates: Rates | None = None,
+) -> FastAPI:
+    """The gateway's app over one market; `max_body_bytes` alone means the usual limits of bodies."""
     app = FastAPI(
         title="Wattline",
         description="The compute market agents pay for themselves.",
@@ -20,14 +32,22 @@ def create_app(market: Market, health: Health, *, max_body_bytes: int) -> FastAP
         docs_url=None,
         redoc_url=None,
     )
-    problems.install(app)
+    charge = functools.partial(charge_now, market)
+    problems.install(app, charge)
     for router in (
         work.routes(market),
         jobs.routes(market),
+        keys.routes(market),
         account.routes(market),
         system.routes(market, health),
         link.routes(market),
     ):
         app.include_router(router)
-    app.add_middleware(Edge, max_body_bytes=max_body_bytes, metrics=market.metrics)
+    app.add_middleware(
+        Edge,
+        body_limits=body_limits or BodyLimits(max_bytes=max_body_bytes),
+        rate_limits=RateLimits(rates or Rates()),
+        metrics=market.metrics,
+        charge=charge,
+    )
     return app

@@ -17,10 +17,15 @@ VISIT_MS: Final = 300_000
 
 async def bearer(market: Market, request: Request) -> Signer:
     """The delegate key behind the Authorization header. Raises `BadRequest`."""
+    return await market.key_of(secret_of(request))
+
+
+def secret_of(request: Request) -> str:
+    """The bearer secret of the Authorization header. Raises `BadRequest`."""
     kind, _, secret = request.headers.get("authorization", "").partition(" ")
     if kind.lower() != "bearer" or not secret.strip():
         raise BadRequest(ErrorCode.MISSING_KEY)
-    return await market.key_of(secret.strip())
+    return secret.strip()
 
 
 async def caller(market: Market, request: Request) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
@@ -9,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from marketplace.openai import problems
 from marketplace.openai.problems import MEDIA_TYPE as MEDIA_TYPE
+from marketplace.openai.problems import Charged as Charged
 from marketplace.openai.problems import body_of as body_of
 from marketplace.protocol.errors import WattError
 from marketplace.telemetry.logs import get_logger
@@ -18,20 +21,26 @@ log = get_logger(__name__)
 
 
 def response_of(
-    error: WattError, request_id: str, *, charged: bool = False, param: str | None = None
+    error: WattError, request_id: str, *, charged: Charged = False, param: str | None = None
 ) -> Response:
     """The answer to a call that failed."""
     body = body_of(error, request_id, charged=charged, param=param)
-    return JSONResponse(body, error.spec.status, problems.headers_of(body), MEDIA_TYPE)
+    more = error.values.get("headers")
+    headers = problems.headers_of(body) | (more if isinstance(more, dict) else {})
+    return JSONResponse(body, error.spec.status, headers, MEDIA_TYPE)
 
 
-def install(app: FastAPI) -> None:
-    """Answers every kind of error this way."""
+def install(app: FastAPI, charge: Callable[[str], Awaitable[Charged]]) -> None:
+    """Answers every kind of error this way; `charge` says what stands of a job's charge."""
 
     async def answer(request: Request, error: Exception) -> Response:
         problem, param = _read(error)
         log.info(Log.REQUEST_REFUSED, code=problem.code.value, path=request.url.path)
-        return response_of(problem, request.state.request_id, param=param)
+        job_id = getattr(request.state, "job_id", None)
+        charged = False if job_id is None else await charge(job_id)
+        if job_id is not None:
+            problem.values.setdefault("job_id", job_id)
+        return response_of(problem, request.state.request_id, charged=charged, param=param)
 
     for kind in (WattError, UnicodeEncodeError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, answer)

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from marketplace.api.charges import charge_of
 from marketplace.chain.deployment import Deployment
+from marketplace.funding.budgets import Left
 from marketplace.protocol.annex import AnyAnnex, read_annex
 from marketplace.protocol.errors import Broken, ErrorCode
 from marketplace.protocol.hexes import to_hex
@@ -75,7 +77,7 @@ def job_view(tx: Tx, job: JobRow) -> dict[str, Any]:
     receipt = receipts.find(tx, job.order_hash) if job.order_hash else None
     has_result = JobPhase(job.phase) in HAS_RESULT
     ending = ENDINGS[EndReason(job.end_reason)] if job.end_reason else None
-    charged = bool(ending and ending.charged and receipt and receipt.amount_atoms)
+    charged = charge_of(job, receipt)
     return {
         "job_id": job.job_id,
         "phase": job.phase,
@@ -93,7 +95,7 @@ def job_view(tx: Tx, job: JobRow) -> dict[str, Any]:
         "created_at_ms": job.created_at_ms,
         "ended_at_ms": job.ended_at_ms,
         "deadline_ms": job.deadline_ms,
-        "cost_atoms": str(receipt.amount_atoms if receipt and charged else 0),
+        "cost_atoms": str(receipt.amount_atoms if receipt and charged is True else 0),
         "receipt_id": receipt.receipt_id if receipt and has_result else None,
         "settled_tx": job.settled_tx,
         "result": _result(tx, job, receipt) if has_result else None,
@@ -110,7 +112,7 @@ def job_line(job: JobRow) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """Everything an answer to a caller is made of."""
+    """Everything an answer to a caller is made of; `left` is what its key may still spend."""
 
     job: JobRow
     receipt: Receipt
@@ -119,6 +121,7 @@ class Delivery:
     annex: AnyAnnex
     ceiling_atoms: int
     bundle: dict[str, Any]
+    left: Left | None = None
 
 
 def failed_delivery(tx: Tx, job: JobRow, deployment: Deployment) -> Delivery | None:

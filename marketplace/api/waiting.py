@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, Final
 
 from marketplace.api import problems, views
 from marketplace.flow import Market, Running
+from marketplace.funding import budgets
 from marketplace.openai import answers
 from marketplace.protocol.errors import BadRequest, ErrorCode, LostRace, WattError
 from marketplace.protocol.payloads import Answer, Logprobs
@@ -42,7 +44,12 @@ async def outcome(market: Market, job_id: str) -> views.Delivery:
         problem = problem_of(job, job_id)
         if problem is not None or job is None:
             raise problem or BadRequest(ErrorCode.UNKNOWN_JOB)
-        return views.delivery(tx, job, market.deployment)
+        found, order = views.delivery(tx, job, market.deployment), jobs.order(tx, job.order_hash or "")
+        # Asked again after it was settled, the answer is the same bytes; the receipt's page tells the rest.
+        bundle = found.bundle | {"settlement": None}
+        return replace(
+            found, bundle=bundle, left=budgets.left(tx, job.key, order.session_id if order else "")
+        )
 
     return await market.read(load)
 
@@ -51,8 +58,9 @@ def problem_of(job: JobRow | None, job_id: str) -> WattError | None:
     """Why a job brought no answer; None when it did."""
     if job is None or job.end_reason is None:
         # Readers were sent away: this gateway stops. The same call again attaches to the same job.
-        detail = f"this gateway is restarting and the job goes on: see /v1/jobs/{job_id}"
-        return BadRequest(ErrorCode.NOT_READY, detail, job_id=job_id)
+        detail = f"this gateway is restarting and the job goes on, not charged yet: see /v1/jobs/{job_id}"
+        hint = "Send the same call again, which is the same job, or ask for it."
+        return BadRequest(ErrorCode.NOT_READY, detail, job_id=job_id, hint=hint, outcome="pending")
     if JobPhase(job.phase) in HAS_RESULT:
         return None
     ending = ENDINGS[EndReason(job.end_reason)]

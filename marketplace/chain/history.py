@@ -32,6 +32,34 @@ def keys_of(chain: ChainClient, buyer: str) -> list[str]:
     return list(dict.fromkeys(str(event.args["key"]) for event in found))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """Atoms a key's session took out of its buyer's account, and when (Unix seconds)."""
+
+    session_id: bytes
+    at: int
+    atoms: int
+
+
+def moves_of(chain: ChainClient, buyer: str, key: str) -> list[Move]:
+    """Everything that went into the sessions of one key of a buyer, oldest first."""
+    opened = _events(chain, [event_topic("Escrow", "SessionOpened"), None, _topic(buyer)])
+    found = [(e, "amount") for e in opened if e.args["key"] == key]
+    ids = [str(event.args["sessionId"]) for event, _ in found]
+    if ids:
+        found += [(e, "added") for e in _events(chain, [event_topic("Escrow", "SessionToppedUp"), ids])]
+    found.sort(key=lambda pair: (pair[0].block_number, pair[0].log_index))
+    times = {number: _time_of(chain, number) for number in {event.block_number for event, _ in found}}
+    return [
+        Move(
+            session_id=from_hex(event.args["sessionId"], 32),
+            at=times[event.block_number],
+            atoms=event.args[amount],
+        )
+        for event, amount in found
+    ]
+
+
 def claims_made(chain: ChainClient, session_id: bytes) -> list[ClaimMade]:
     """What was ever claimed of a session, oldest first."""
     now = chain.claim(session_id)
@@ -60,6 +88,11 @@ def _claim_made(event: ChainEvent, waiting: bytes | None) -> ClaimMade:
 
 def _events(chain: ChainClient, topics: list[Any]) -> list[ChainEvent]:
     return chain.history([chain.deployment.escrow], topics)
+
+
+def _time_of(chain: ChainClient, number: int) -> int:
+    block = chain.block(number)
+    return block.timestamp if block is not None else 0
 
 
 def _topic(address: str) -> str:

@@ -70,6 +70,16 @@ def node_ids(text: str | None, option: str) -> tuple[int, ...]:
     return tuple(sorted({int(part) for part in parts}))
 
 
+def patterns(text: str | None, option: str) -> tuple[str, ...]:
+    """Patterns of model names between commas; none for no text."""
+    from marketplace.protocol.patterns import problem_of
+
+    found = tuple(part.strip() for part in (text or "").split(",") if part.strip())
+    if problem := problem_of(found):
+        raise typer.BadParameter(f"{text!r}: {problem}", param_hint=option)
+    return found
+
+
 def name(text: str) -> str:
     """A name that is fit for a file."""
     if not _NAME.fullmatch(text):

@@ -1,17 +1,18 @@
-"""`watt keys`: keys that may spend a buyer's money, inside caps the escrow enforces; and bearer keys."""
+"""`watt keys`: keys that may spend a buyer's money, inside caps the escrow enforces."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from marketplace.cli import asking, bearers, inputs, screen, shown, wiring
 from marketplace.cli import config as configs
-from marketplace.cli import inputs, screen, shown, wiring
 from marketplace.cli.options import DataDir, Gateway, Json, PassphraseFile, Rpc, WalletFile, doc
-from marketplace.protocol.errors import BadRequest, ChainTrouble, ErrorCode, WattError
+from marketplace.protocol.errors import BadRequest, ChainTrouble, ErrorCode
 
 if TYPE_CHECKING:
     from marketplace.client.caps import Caps, HeldKey
@@ -26,9 +27,10 @@ def register(app: typer.Typer) -> None:
     keys = typer.Typer(no_args_is_help=True, help="Keys that spend your money, so far and no further.")
     keys.command("create", help=_CREATE)(create)
     keys.command("list", help=_LIST)(listed)
+    keys.command("show", help=_SHOW)(show)
     keys.command("revoke", help=_REVOKE)(revoke)
     keys.command("submit", help=_SUBMIT)(submit)
-    keys.command("bearer", help=_BEARER)(bearer)
+    bearers.register(keys)
     app.add_typer(keys, name="keys")
 
 
@@ -36,12 +38,14 @@ _CREATE = doc(
     "Make a key for an agent and let it spend so much of your account.",
     "watt keys create agent --cap 5",
     "watt keys create agent --cap 5 --per-session 0.50 --per-day 1 --for 24h",
-    "watt keys create agent --cap 5 --nodes 1,2,3 --gasless > grant.json",
+    "watt keys create agent --cap 5 --nodes 1,2,3 --models 'tiny-*'",
+    "watt keys create agent --cap 5 --gasless > grant.json",
     "watt keys create agent --cap 5 --address 0x71C7…  # a key it made itself",
     more=[
         "The agent runs with --wallet and the printed file; the escrow holds it to the caps.",
         "Run again with the same name: the same key, new caps. --gasless sends nothing.",
-        "A name stays its key's until that is revoked.",
+        "A name stays its key's until that is revoked. Money, time and nodes are the escrow's to enforce;",
+        "models its gateway's and its own client's: the chain knows none.",
     ],
 )
 
@@ -61,6 +65,9 @@ def create(
     nodes: Annotated[
         str | None, typer.Option("--nodes", metavar="IDS", help="It may pay only these, as 1,2,3.")
     ] = None,
+    models: Annotated[
+        str | None, typer.Option("--models", metavar="NAMES", help="It buys only these, as 'tiny-*,bge'.")
+    ] = None,
     address: Annotated[
         str | None, typer.Option("--address", metavar="ADDRESS", help="Of a key that exists elsewhere.")
     ] = None,
@@ -76,12 +83,14 @@ def create(
 
     inputs.name(name)
     node_ids, lasting_seconds = inputs.node_ids(nodes, "--nodes"), inputs.seconds(lasting, "--for")
+    wanted = inputs.patterns(models, "--models")
     outside = None if address is None else inputs.address(address, "--address")
     config = configs.load(data_dir, rpc_url=rpc, wallet=wallet)
     held = wiring.open_wallet(config, passphrase_file)
     caps = _caps(held, (per_session or cap, per_day or cap, cap), lasting_seconds, node_ids)
-    made = _files(config, held, name, outside, node_ids)
+    made = _files(config, held, name, outside, node_ids, wanted)
     keys = BuyerKeys(held)
+    _tell_gateway(config, keys, made)
     if gasless:
         from marketplace.client.relay import to_json
 
@@ -91,7 +100,8 @@ def create(
         screen.note(f"Anybody can send it within a day: watt keys submit FILE; {made.where()}")
         return
     record = _granted(keys, made, caps)
-    facts = {"name": name, "key": made.grant.key, "key_file": made.key_file and str(made.key_file)}
+    facts: dict[str, Any] = {"name": name, "key": made.grant.key, "models": list(wanted)}
+    facts["key_file"] = made.key_file and str(made.key_file)
     shown.sent(f"{name} is key {made.grant.key}; granted", record, facts | _caps_json(caps), json=json)
     if not json:
         screen.note(made.where())
@@ -126,15 +136,14 @@ def listed(
     screen.table(columns, lines)
 
 
-_REVOKE = doc(
-    "Take everything from a key at once.",
-    "watt keys revoke agent",
-    "watt keys revoke 0x71C7…",
-    more=["Sessions it has opened stay open until they end; no old grant brings the key back."],
+_SHOW = doc(
+    "Show what a key may still spend, how fast it does, and its open sessions.",
+    "watt keys show agent",
+    "watt keys show 0x71C7… --json",
 )
 
 
-def revoke(
+def show(
     key: Annotated[str, typer.Argument(metavar="NAME|ADDRESS", help="As `watt keys list` shows it.")],
     rpc: Rpc = None,
     data_dir: DataDir = None,
@@ -142,13 +151,49 @@ def revoke(
     passphrase_file: PassphraseFile = None,
     json: Json = False,
 ) -> None:
-    """Revokes a key."""
+    """Shows one key, live from the chain."""
     from marketplace.client.keys import BuyerKeys
 
     config = configs.load(data_dir, rpc_url=rpc, wallet=wallet)
-    address = inputs.address(key, "KEY") if key.startswith("0x") else _address_of(config, inputs.name(key))
+    address = _address(config, key)
+    keys = BuyerKeys(wiring.open_wallet(config, passphrase_file))
+    grant = next((found for found in _grants(config) if found.key == address), None)
+    held, use = keys.held(address), keys.use(address)
+    shown.key(_key_json(held, grant.name if grant else "") | shown.use_of(use, grant), config, json=json)
+
+
+_REVOKE = doc(
+    "Take everything from a key at once.",
+    "watt keys revoke agent",
+    "watt keys revoke 0x71C7…",
+    more=[
+        "Gateways and its own client refuse it from then on; what its open sessions hold is the most",
+        "anybody can still take. No old grant brings the key back.",
+    ],
+)
+
+
+def revoke(
+    key: Annotated[str, typer.Argument(metavar="NAME|ADDRESS", help="As `watt keys list` shows it.")],
+    gateway: Gateway = None,
+    rpc: Rpc = None,
+    data_dir: DataDir = None,
+    wallet: WalletFile = None,
+    passphrase_file: PassphraseFile = None,
+    json: Json = False,
+) -> None:
+    """Revokes a key, and waits until its gateway knows."""
+    from marketplace.client.keys import BuyerKeys
+
+    config = configs.load(data_dir, gateway_url=gateway, rpc_url=rpc, wallet=wallet)
+    address = _address(config, key)
     record = BuyerKeys(wiring.open_wallet(config, passphrase_file)).revoke(address)
-    shown.sent(f"revoked {address}", record, {"key": address}, json=json)
+    told = asking.has_read(config, record.block_number or 0)
+    shown.sent(f"revoked {address}", record, {"key": address, "gateway_refuses": told}, json=json)
+    if not json and told is not None:
+        screen.note(
+            "its gateway refuses it" if told else "its gateway refuses it once it has read that block"
+        )
 
 
 _SUBMIT = doc(
@@ -178,60 +223,6 @@ def submit(
     shown.sent(f"granted {its.key} of {its.buyer}", record, {"buyer": its.buyer, "key": its.key}, json=json)
 
 
-_BEARER = doc(
-    "Make a bearer key and open sessions it can spend from.",
-    "watt keys bearer --label my-agent",
-    "watt keys bearer --amount 0.5 --node 1 --node 2 --json",
-    more=["The key can spend what its sessions hold, at these nodes, and nothing else."],
-)
-
-
-def bearer(
-    *,
-    label: Annotated[str, typer.Option("--label", help="For your own lists.")] = "",
-    amount: Annotated[str, typer.Option("--amount", metavar="AMOUNT", help="For each node.")] = "1",
-    node: Annotated[
-        list[int] | None,
-        typer.Option("--node", min=1, max=inputs.MOST_NODE, metavar="ID", help="Else all online."),
-    ] = None,
-    hours: Annotated[int, typer.Option("--hours", min=1, max=72, help="Then the rest comes back.")] = 24,
-    gateway: Gateway = None,
-    rpc: Rpc = None,
-    data_dir: DataDir = None,
-    wallet: WalletFile = None,
-    passphrase_file: PassphraseFile = None,
-    json: Json = False,
-) -> None:
-    """Makes a gateway-held key with money."""
-    from marketplace.protocol.money import parse_atoms
-
-    config = configs.load(data_dir, gateway_url=gateway, rpc_url=rpc, wallet=wallet)
-    parse_atoms(amount, config.currency.decimals)  # No key is made that nothing could be opened for.
-    with wiring.open_client(config, passphrase_file) as client:
-        chosen = node or [int(row["node_id"]) for row in client.nodes() if row.get("connected")]
-        if not chosen:
-            raise BadRequest(ErrorCode.NO_NODE, "No node is online.", hint="watt nodes")
-        made = client.create_key(label)
-        rows: list[dict[str, Any]] = []
-        for node_id in chosen:
-            screen.note(f"opening a session with node {node_id} …")
-            try:
-                session = client.open_session(
-                    node_id, amount, key=made["address"], lifetime_seconds=hours * 3600
-                )
-            except WattError:
-                # Its secret is nowhere else, and earlier sessions hold money for it.
-                screen.note(f"OPENAI_API_KEY {made['api_key']} can spend from {len(rows)} sessions so far")
-                raise
-            rows.append(shown.session_row(session, client))
-    if json:
-        screen.emit({"api_key": made["api_key"], "address": made["address"], "sessions": rows})
-        return
-    base = f"{config.need('gateway_url')}/v1"
-    screen.facts([("OPENAI_API_KEY", made["api_key"]), ("OPENAI_BASE_URL", base), ("key", made["address"])])
-    screen.note(f"{len(rows)} sessions of {amount} {config.currency.symbol}; shown once, not kept here.")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Made:
     """A key and where it is kept; no file where it exists elsewhere, no `before` for its first grant."""
@@ -247,7 +238,8 @@ class _Made:
 
     def keep_signed(self, nonce: int) -> None:
         """Writes it beside what holds until then: nobody may ever send it."""
-        (self.before or self.grant).with_signed(self.grant.node_ids, nonce).save(self.grant_file)
+        now = replace(self.before or self.grant, models=self.grant.models)
+        now.with_signed(self.grant.node_ids, nonce).save(self.grant_file)
 
     def where(self) -> str:
         if self.key_file is None:
@@ -256,7 +248,12 @@ class _Made:
 
 
 def _files(
-    config: configs.Config, held: BuyerWallet, name: str, outside: str | None, node_ids: tuple[int, ...]
+    config: configs.Config,
+    held: BuyerWallet,
+    name: str,
+    outside: str | None,
+    node_ids: tuple[int, ...],
+    models: tuple[str, ...],
 ) -> _Made:
     """The key of a name, made where there is none.
 
@@ -280,7 +277,7 @@ def _files(
         save_raw(fresh, key_file)
         address = fresh.address
     domain = held.deployment.domain
-    grant = Grant(name=name, buyer=held.address, key=address, node_ids=node_ids, domain=domain)
+    grant = Grant(name=name, buyer=held.address, key=address, node_ids=node_ids, domain=domain, models=models)
     same = before and (before.buyer, before.key, before.domain) == (grant.buyer, grant.key, domain)
     return _Made(
         grant=grant,
@@ -288,6 +285,20 @@ def _files(
         key_file=None if outside else key_file,
         grant_file=path,
     )
+
+
+def _tell_gateway(config: configs.Config, keys: BuyerKeys, made: _Made) -> None:
+    """Lets the gateway hold the key to its models too, where there is one and something to tell."""
+    from marketplace.client.problems import GatewayProblem, GatewayTrouble
+
+    models, before = made.grant.models, made.before.models if made.before else ()
+    if not (models or before) or not asking.names_gateway(config):
+        return
+    headers = {"x-watt-visit": keys.visit(time.time_ns() // 1_000_000)}
+    try:
+        asking.ask(config, "PUT", f"/v1/grants/{made.grant.key}", {"models": list(models)}, headers=headers)
+    except (GatewayProblem, GatewayTrouble) as error:
+        screen.note(f"the gateway does not hold it to these models ({error.detail}); its own client does")
 
 
 def _must_be_free(held: BuyerWallet, named: Grant) -> None:
@@ -370,7 +381,11 @@ def _grants(config: configs.Config) -> list[Grant]:
     return [Grant.load(path) for path in sorted(configs.keys_dir(config).glob("*.grant.json"))]
 
 
-def _address_of(config: configs.Config, name: str) -> str:
+def _address(config: configs.Config, key: str) -> str:
+    """Of a key by its name or address."""
+    if key.startswith("0x"):
+        return inputs.address(key, "KEY")
+    name = inputs.name(key)
     for grant in _grants(config):
         if grant.name == name:
             return grant.key

@@ -93,7 +93,7 @@ def complain(error: WattError, currency: Currency, *, as_json: bool) -> None:
             "message": sentence,
             "hint": hint,
             "retryable": error.spec.retryable,
-            "charged": bool(getattr(error, "charged", False)),
+            "charged": getattr(error, "charged", False),
             "request_id": getattr(error, "request_id", ""),
         }
         emit({"error": known | body})

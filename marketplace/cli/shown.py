@@ -9,6 +9,8 @@ from marketplace.cli import screen
 
 if TYPE_CHECKING:
     from marketplace.client.journal import Session
+    from marketplace.client.keys import KeyUse
+    from marketplace.client.payer import Grant
     from marketplace.client.sync import Wattline
     from marketplace.protocol.transactions import TxRecord
 
@@ -42,6 +44,64 @@ def session(row: dict[str, Any], config: configs.Config, *, json: bool) -> None:
             ("deposited", money.show(row["deposited_atoms"])),
             ("expires", screen.when(row["expires_at"])),
         ]
+    )
+
+
+def use_of(use: KeyUse, grant: Grant | None) -> dict[str, Any]:
+    """What a key did with its grant, as JSON; `grant` is what is kept of it here."""
+    from marketplace.protocol.hexes import to_hex
+
+    rows = [
+        {
+            "session_id": to_hex(session_id),
+            "node_id": state.node_id,
+            "deposited_atoms": str(state.deposited_atoms),
+            "left_atoms": str(state.deposited_atoms - state.paid_atoms),
+            "expires_at": state.expires_at,
+        }
+        for session_id, state in use.sessions.items()
+    ]
+    return {
+        "models": list(grant.models) if grant else [],
+        "nodes": list(grant.node_ids) if grant else [],
+        "spent_last_day_atoms": str(use.forecast.day_atoms),
+        "empty_in_seconds": use.forecast.empty_in_seconds,
+        "sessions": rows,
+    }
+
+
+def key(row: dict[str, Any], config: configs.Config, *, json: bool) -> None:
+    """A key, what it may still spend, how fast it does."""
+    if json:
+        screen.emit(row)
+        return
+    money = config.currency
+    held = sum(int(session["left_atoms"]) for session in row["sessions"])
+    screen.facts(
+        [
+            ("key", f"{row['name']} {row['key']}".strip()),
+            ("left", money.show(row["left_atoms"])),
+            ("left today", money.show(row["left_today_atoms"])),
+            ("per session", money.show(row["per_session_atoms"])),
+            ("models", ", ".join(row["models"]) or "any"),
+            ("nodes", ", ".join(map(str, row["nodes"])) or "any"),
+            ("open", f"{len(row['sessions'])} sessions with {money.show(held)}"),
+            ("last day", money.show(row["spent_last_day_atoms"])),
+            ("empty in", lasting(row["empty_in_seconds"])),
+            ("expires", screen.when(row["expires_at"]) if row["live"] else "over"),
+        ]
+    )
+
+
+def lasting(seconds: int | None) -> str:
+    """How long something lasts; None: nothing is spent."""
+    if seconds is None:
+        return "nothing was spent in the last day"
+    days, rest = divmod(seconds, 86_400)
+    return (
+        f"{days} d {rest // 3600} h at this rate"
+        if days
+        else f"{rest // 3600} h {rest % 3600 // 60} min at this rate"
     )
 
 

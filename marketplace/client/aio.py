@@ -14,6 +14,7 @@ from marketplace.client.asks import Ask, Heard, chat_ask, embed_ask, task_ask
 from marketplace.client.books import Books
 from marketplace.client.bundle import Bundle
 from marketplace.client.callbook import Budget, Once, Spending
+from marketplace.client.caps import check_not_revoked
 from marketplace.client.desk import Desk, threaded
 from marketplace.client.gateway import Gateway
 from marketplace.client.journal import Journal, Session
@@ -138,7 +139,7 @@ class AsyncWattline:
 
         Raises:
             ChainTrouble: the RPC does not answer, or is of another chain.
-            BadRequest: no deployment file.
+            BadRequest: no deployment file, or the key was revoked.
         """
         signer = _signer(key)
         chain = await threaded(_connect, rpc_url, Path(deployment))
@@ -152,6 +153,7 @@ class AsyncWattline:
         if grant is not None:
             held = Grant.load(grant) if isinstance(grant, Path) else grant
             state = await threaded(chain.key, held.buyer, held.key)
+            check_not_revoked(state, held.signed_nonce)
             payer = Payer.granted(signer, held.at(state.nodes_root), desk.domain)
             return cls(desk, payer=payer, policy=policy)
         return cls(desk, buyer=signer if buyer is None else _signer(buyer), policy=policy)
@@ -304,9 +306,20 @@ class AsyncWattline:
         atoms = parse_atoms(amount, self.desk.deployment.token_decimals)
         return await self.pool.top_up(from_hex(session_id, 32), atoms)
 
-    async def create_key(self, label: str = "") -> dict[str, Any]:
-        """A gateway-held key and its bearer secret: `{api_key, address}`. It has no money yet."""
-        return await self.desk.gateway.post("/v1/keys", {"label": label})
+    async def create_key(
+        self,
+        label: str = "",
+        *,
+        models: Sequence[str] = (),
+        budget: str | None = None,
+        expires_at: int | None = None,
+    ) -> dict[str, Any]:
+        """A gateway-held key and its bearer secret: `{api_key, address}`. It has no money yet.
+
+        Its gateway holds it to `models` (as `tiny-*`), to a `budget` in token units, and to its time.
+        """
+        limits = {"models": list(models), "budget": budget, "expires_at": expires_at}
+        return await self.desk.gateway.post("/v1/keys", {"label": label} | limits)
 
     async def _chat(
         self, ask: Ask, limits: Mapping[str, Any], *, streamed: bool

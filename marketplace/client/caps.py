@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from marketplace.protocol.errors import BadRequest, ErrorCode
 
 if TYPE_CHECKING:
     from marketplace.chain.client import KeyState
@@ -31,6 +34,31 @@ class HeldKey:
     is_live: bool
     left_today_atoms: int
     left_atoms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What a key spent in the last day, and how long what is left lasts at that rate; None: for ever."""
+
+    day_atoms: int
+    empty_in_seconds: int | None
+
+
+def forecast(moves: Iterable[tuple[int, int]], left_atoms: int, now: int) -> Forecast:
+    """From (Unix seconds, atoms) of each time the key spent."""
+    spent = sum(atoms for at, atoms in moves if now - DAY_SECONDS < at <= now)
+    return Forecast(day_atoms=spent, empty_in_seconds=left_atoms * DAY_SECONDS // spent if spent else None)
+
+
+def check_not_revoked(state: KeyState, signed_nonce: int) -> None:
+    """Raises `BadRequest` for a key its buyer has revoked; one whose grant was never sent is none.
+
+    `signed_nonce` is the number of the newest grant somebody may still send.
+    """
+    if state.expires_at == 0 and state.nonce > signed_nonce:
+        raise BadRequest(
+            ErrorCode.KEY_REVOKED, "this key's buyer has revoked it", hint="Ask the buyer for another grant."
+        )
 
 
 def held_key(state: KeyState, key: str, now: int) -> HeldKey:

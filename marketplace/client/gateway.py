@@ -78,6 +78,17 @@ class Gateway:
         """JSON object of a POST; raises as `get`."""
         return await self._call("POST", path, json=body, headers=headers)
 
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """JSON object of any call, empty where the answer is; raises as `get`."""
+        return await self._call(method, path, headers=headers, **({} if body is None else {"json": body}))
+
     async def events(
         self, path: str, body: Mapping[str, Any], *, headers: Mapping[str, str] | None = None
     ) -> AsyncGenerator[Event, None]:
@@ -112,7 +123,7 @@ class Gateway:
                 continue
             if response.is_error:
                 raise _problem(response)
-            return _object(response.text)
+            return _object(response.text) if response.content else {}
         raise AssertionError("unreachable: the last pause is None")
 
     def _trouble(self, error: Exception) -> GatewayTrouble:

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from marketplace.chain import calls, history
-from marketplace.client.caps import DAY_SECONDS, Caps, HeldKey, held_key
+from marketplace.chain.client import SessionState
+from marketplace.client.caps import DAY_SECONDS, Caps, Forecast, HeldKey, forecast, held_key
 from marketplace.client.relay import SignedGrant
 from marketplace.client.wallet import BuyerWallet
 from marketplace.protocol import nodelist
 from marketplace.protocol.errors import BadRequest, ErrorCode
-from marketplace.protocol.messages import KeyGrant
+from marketplace.protocol.hexes import to_hex
+from marketplace.protocol.messages import KeyGrant, Visit
 from marketplace.protocol.transactions import TxRecord
 
 _UINT64: Final = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyUse:
+    """How fast a key spends, and its sessions that are not closed, by their ids."""
+
+    forecast: Forecast
+    sessions: Mapping[bytes, SessionState]
 
 
 class BuyerKeys:
@@ -38,6 +50,12 @@ class BuyerKeys:
         domain = self.wallet.deployment.domain
         return SignedGrant(message=grant, signature=self.wallet.signer.sign(grant, domain), domain=domain)
 
+    def visit(self, now_ms: int) -> str:
+        """What tells a gateway that this buyer asks, for five minutes: its header `x-watt-visit`."""
+        message = Visit(key=self.wallet.address, issued_at_ms=now_ms)
+        signature = self.wallet.signer.sign(message, self.wallet.deployment.domain)
+        return f"{to_hex(message.encode())}.{to_hex(signature)}"
+
     def revoke(self, key: str) -> TxRecord:
         """Takes everything from a key at once; sessions it has opened stay open."""
         return self.wallet.send(calls.revoke_key(self.wallet.deployment, key))
@@ -49,6 +67,15 @@ class BuyerKeys:
     def held(self, key: str) -> HeldKey:
         """A key as the escrow has it."""
         return held_key(self.wallet.chain.key(self.wallet.address, key), key, self._now())
+
+    def use(self, key: str) -> KeyUse:
+        """What a key did with its grant: its forecast, and the sessions it has open."""
+        moves, now = history.moves_of(self.wallet.chain, self.wallet.address, key), self._now()
+        sessions = {move.session_id: None for move in moves}
+        states = {name: self.wallet.chain.session(name, key) for name in sessions}
+        open_ones = {name: state for name, state in states.items() if state is not None and not state.closed}
+        spent = ((move.at, move.atoms) for move in moves)
+        return KeyUse(forecast=forecast(spent, self.held(key).left_atoms, now), sessions=open_ones)
 
     def _now(self) -> int:
         # The chain's clock decides when a key is over and when its day ends.

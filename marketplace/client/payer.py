@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from marketplace.protocol import nodelist
+from marketplace.protocol import nodelist, patterns
 from marketplace.protocol.eip712 import Domain, Message
 from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.hexes import typed_address
@@ -21,6 +21,8 @@ class Grant:
 
     `node_ids` are the nodes it may pay; none: any node. The caps are on the chain. `signed_node_ids` are
     lists of grants that somebody may send or has sent; `signed_nonce` is the last one's number, 0 for none.
+    `models` are patterns of names it may buy; none: any. The chain knows nothing of models: who spends holds
+    itself to them.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Grant:
     domain: Domain
     signed_node_ids: tuple[tuple[int, ...], ...] = ()
     signed_nonce: int = 0
+    models: tuple[str, ...] = ()
 
     def with_signed(self, node_ids: tuple[int, ...], nonce: int) -> Self:
         """The same with a list that will hold once the grant of this number is sent."""
@@ -59,6 +62,7 @@ class Grant:
             "node_ids": list(self.node_ids),
             "signed_node_ids": [list(node_ids) for node_ids in self.signed_node_ids],
             "signed_nonce": self.signed_nonce,
+            "models": list(self.models),
             "domain": {"chain_id": self.domain.chain_id, "escrow": self.domain.escrow},
         }
 
@@ -79,6 +83,7 @@ class Grant:
                 domain=Domain(int(data["domain"]["chain_id"]), typed_address(data["domain"]["escrow"])),
                 signed_node_ids=tuple(map(_node_ids, data.get("signed_node_ids", []))),
                 signed_nonce=int(data.get("signed_nonce", 0)),
+                models=_models(data.get("models", [])),
             )
         except OSError as error:
             raise BadRequest(
@@ -94,6 +99,13 @@ class Grant:
 
 def _node_ids(listed: list[Any]) -> tuple[int, ...]:
     return tuple(int(node_id) for node_id in listed)
+
+
+def _models(listed: list[Any]) -> tuple[str, ...]:
+    found = tuple(str(pattern) for pattern in listed)
+    if problem := patterns.problem_of(found):
+        raise ValueError(f"models: {problem}")
+    return found
 
 
 def grant_path(key_file: Path) -> Path:
@@ -114,6 +126,7 @@ class Payer:
     buyer: str
     signer: Signer
     node_ids: tuple[int, ...] = ()
+    models: tuple[str, ...] = ()
 
     @classmethod
     def own(cls, signer: Signer) -> Self:
@@ -134,12 +147,21 @@ class Payer:
                 f" this is {signer.address} at {domain.escrow}",
                 hint="Use the key file that was made with it, on its own market.",
             )
-        return cls(buyer=grant.buyer, signer=signer, node_ids=grant.node_ids)
+        return cls(buyer=grant.buyer, signer=signer, node_ids=grant.node_ids, models=grant.models)
 
     @property
     def is_key(self) -> bool:
         """Whether the escrow holds it to caps."""
         return self.signer.address != self.buyer
+
+    def check_model(self, model: str) -> None:
+        """Raises `BadRequest` for a model, by the name it is asked for, that its grant does not list."""
+        if not patterns.allows(self.models, model):
+            raise BadRequest(
+                ErrorCode.MODEL_NOT_ALLOWED,
+                f"this key may buy {', '.join(self.models)}, not {model}",
+                hint="Ask for one of those, or ask the buyer for a grant that lists it.",
+            )
 
     def may_pay(self, node_id: int) -> bool:
         """Whether its node list lets it pay this node."""

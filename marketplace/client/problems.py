@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from marketplace.protocol.errors import SPECS, ErrorCode, WattError
 
@@ -27,7 +27,7 @@ class GatewayProblem(WattError):
         *,
         hint: str = "",
         status: int = 0,
-        charged: bool = False,
+        charged: bool | Literal["refunded"] = False,
         request_id: str = "",
         **values: object,
     ) -> None:
@@ -60,7 +60,7 @@ def problem_of(body: Any, status: int = 0, request_id: str = "") -> GatewayProbl
         detail,
         hint=str(data.get("hint") or ""),
         status=status or _integer(data.get("status")),
-        charged=data.get("charged") is True,
+        charged="refunded" if data.get("charged") == "refunded" else data.get("charged") is True,
         request_id=str(data.get("request_id") or request_id),
     )
 

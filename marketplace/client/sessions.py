@@ -108,6 +108,11 @@ class SessionPool:
         """Whether nothing that is known here keeps our key from opening a session with this node."""
         return self.payer is None or self.payer.may_pay(node_id)
 
+    def check_model(self, model: str) -> None:
+        """Raises `BadRequest` for a model that our key's grant does not list."""
+        if self.payer is not None:
+            self.payer.check_model(model)
+
     async def reaches(self, node_id: int, deadline_ms: int) -> bool:
         """Whether our key can pay this node: it may open a session, or somebody opened one for it."""
         if self.may_open(node_id):

@@ -78,7 +78,7 @@ class Work:
     """Runs asks for one key; `keep` is told of each order before it leaves and before it is paid."""
 
     def __init__(self, desk: Desk, pool: SessionPool, books: Books, keep: Keep | None = None) -> None:
-        self._desk, self._books, self._keep = desk, books, keep
+        self._desk, self._pool, self._books, self._keep = desk, pool, books, keep
         self._calls = CallBook(desk.journal, desk.key.address)
         self.ordering = Ordering(desk, pool, self._calls)
 
@@ -98,6 +98,7 @@ class Work:
             WattError: nobody did it; nothing was charged unless the error says so. Its value `faults` has the
                 bundles of receipts that did not hold, for a node may still claim for them.
         """
+        self._pool.check_model(ask.model)
         now = self._desk.now_ms()
         if once is None and self.ordering.budget is not None:
             # What a budget counts is kept with the call.

@@ -45,6 +45,12 @@ def greet(
     return node.node_id
 
 
+def restart(tx: Tx, until_ms: int) -> None:
+    """Nobody has a link yet, and every lease lasts at least until `until_ms`."""
+    offers.leave_all(tx)
+    jobs.grace(tx, until_ms)
+
+
 def arrive(tx: Tx, node_id: int, now_ms: int) -> list[tuple[str, OrderFrame]]:
     """The node's link is up; gives the orders it never confirmed, to be sent again."""
     offers.arrive(tx, node_id, now_ms)

@@ -74,6 +74,14 @@ def refused(tx: Tx, node_id: int, order_hash: str, code: str, now_ms: int) -> Ou
     return _fail(tx, order, cause=code, refused=True, now_ms=now_ms)
 
 
+def lapse_due(tx: Tx, order_hash: str, now_ms: int) -> Outcome | None:
+    """An order whose lease ran out by now lapses; None where it has not, or it ended otherwise."""
+    order = jobs.order(tx, order_hash)
+    if order is None or order.state != OrderState.OPEN or order.lease_until_ms >= now_ms:
+        return None
+    return lapse(tx, order, now_ms)
+
+
 def lapse(tx: Tx, order: OrderRow, now_ms: int) -> Outcome:
     """The lease ran out: the job goes on elsewhere, or waits. Raises `LostRace` when it had ended."""
     jobs.end_order(tx, order.order_hash, OrderState.OPEN, OrderState.LAPSED, ErrorCode.LEASE_LOST)

@@ -9,10 +9,11 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from marketplace.protocol import merkle
+from marketplace.protocol import merkle, patterns
 from marketplace.protocol.annex import AnyAnnex, exec_hash, read_annex
 from marketplace.protocol.eip712 import Domain
 from marketplace.protocol.errors import BadRequest, ErrorCode, ProviderFault
+from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Offer, Order, Receipt, ReceiptStatus
 from marketplace.protocol.payloads import (
     Answer,
@@ -49,6 +50,9 @@ class OrderFacts:
     connected: bool
     draining: bool
     task: str
+    model_name: str
+    models: Sequence[str] = ()
+    revoked: bool = False
 
 
 def check_order(order: Order, signer: str, facts: OrderFacts, now_ms: int) -> None:
@@ -59,6 +63,11 @@ def check_order(order: Order, signer: str, facts: OrderFacts, now_ms: int) -> No
     """
     if signer != facts.key:
         raise BadRequest(ErrorCode.BAD_SIGNATURE, f"the order must be signed by {facts.key}, was by {signer}")
+    if facts.revoked:
+        raise BadRequest(ErrorCode.KEY_REVOKED, f"the session's buyer has revoked {facts.key} on the chain")
+    if not patterns.allows(facts.models, facts.model_name, to_hex(facts.offer.model_id)):
+        detail = f"this key may buy {', '.join(facts.models)}, not {facts.model_name}"
+        raise BadRequest(ErrorCode.MODEL_NOT_ALLOWED, detail)
     if facts.offer.node_id != facts.node_id:
         raise BadRequest(
             ErrorCode.ORDER_MISDIRECTED,

@@ -15,7 +15,7 @@ from marketplace.protocol.payloads import encode_payload
 from marketplace.protocol.phases import JobPhase
 from marketplace.protocol.signing import BadSignature, Signer, signer_of
 from marketplace.protocol.wire import OrderFrame, Signed
-from marketplace.store import jobs, offers, sessions, vouchers
+from marketplace.store import events, jobs, keys, offers, sessions, vouchers
 from marketplace.store.offers import Listing
 from marketplace.store.tables import JobRow, OrderRow, SessionRow, Tx
 
@@ -36,6 +36,7 @@ class Issued:
 
     job_id: str
     order_hash: str
+    session_id: str
     node_id: int
     frame: OrderFrame
 
@@ -48,27 +49,6 @@ class Timing:
     terms: Terms
 
 
-def known_job(tx: Tx, ask: Ask, timing: Timing) -> str | None:
-    """The job this call has already made: one call is charged at most once, whatever retries.
-
-    Raises:
-        BadRequest: the idempotency key was used for another call.
-    """
-    if ask.idempotency is None:
-        since = timing.now_ms - timing.terms.job_timeout_ms
-        job = jobs.find_repeated(tx, ask.key.address, ask.fingerprint, since) if ask.repeated else None
-        return job.job_id if job else None
-    job = jobs.find_by_idempotency(tx, ask.idempotency)
-    if job is None:
-        return None
-    if job.fingerprint != ask.fingerprint:
-        raise BadRequest(ErrorCode.INVALID_REQUEST, "this idempotency key was used for another call")
-    if JobPhase(job.phase) not in (JobPhase.FAILED, JobPhase.EXPIRED):
-        return job.job_id
-    jobs.forget_idempotency(tx, job.job_id)
-    return None
-
-
 def draft(ask: Ask, job_id: str, model_id: str, model_name: str, timing: Timing) -> JobRow:
     """A held call's job, not stored yet. Raises `BadRequest` when its text can not be encoded."""
     payload = ask.payload.model_copy(update={"model": model_id})
@@ -77,8 +57,9 @@ def draft(ask: Ask, job_id: str, model_id: str, model_name: str, timing: Timing)
         key=ask.key.address,
         held=True,
         streamed=ask.streamed,
-        idempotency=ask.idempotency,
-        fingerprint=ask.fingerprint,
+        idempotency=ask.once.name,
+        fingerprint=ask.once.fingerprint,
+        retries=ask.once.retries,
         task=payload.task,
         model_id=model_id,
         model_name=model_name,
@@ -218,6 +199,9 @@ def _facts(tx: Tx, session: SessionRow, listing: Listing) -> rules.OrderFacts:
         connected=listing.connected,
         draining=listing.draining,
         task=listing.task,
+        model_name=listing.model_name,
+        models=keys.granted_models(tx, session.buyer, session.key),
+        revoked=session.buyer != session.key and events.is_revoked(tx, session.buyer, session.key),
     )
 
 
@@ -250,7 +234,13 @@ def _order_row(
 
 
 def _issued(row: OrderRow, job: JobRow) -> Issued:
-    return Issued(job_id=job.job_id, order_hash=row.order_hash, node_id=row.node_id, frame=frame_of(row, job))
+    return Issued(
+        job_id=job.job_id,
+        order_hash=row.order_hash,
+        session_id=row.session_id,
+        node_id=row.node_id,
+        frame=frame_of(row, job),
+    )
 
 
 def offer_of(tx: Tx, offer_hash: str) -> Offer:

@@ -24,13 +24,23 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """A call paid by a held key. `payload.model` is filled in once the model's name is resolved.
+class Once:
+    """What tells a call from its own repetition; `dispatch.once` reads it.
 
     Attributes:
-        idempotency: digest of the caller's own idempotency key; the same one gives the same job.
-        fingerprint: digest of the call as asked; `repeated` says that the client has sent it before.
+        name: digest of what the caller calls it by; the same name is the same job. None: it has none.
+        fingerprint: digest of the call as asked.
+        retries: how often the client says it has sent this call before.
     """
+
+    name: str | None = None
+    fingerprint: str = ""
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A call paid by a held key. `payload.model` is filled in once the model's name is resolved."""
 
     key: Signer
     model: str
@@ -39,6 +49,4 @@ class Ask:
     max_cost_atoms: int | None = None
     node_id: int | None = None
     streamed: bool = False
-    idempotency: str | None = None
-    fingerprint: str = ""
-    repeated: bool = False
+    once: Once = Once()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from marketplace.chain import calls
 from marketplace.chain.deployment import Deployment
-from marketplace.funding import rules
+from marketplace.funding import budgets, rules
 from marketplace.funding.vault import Vault
 from marketplace.protocol import ids
 from marketplace.protocol.errors import BadRequest, ErrorCode
@@ -19,8 +19,12 @@ from marketplace.store.outbox import OutboxEntry, Wanted
 from marketplace.store.tables import KeyRow, SessionRow, SessionTermsRow, Tx
 
 
-def create_key(tx: Tx, vault: Vault, secret: str, label: str, now_ms: int) -> Signer:
-    """A delegate key behind a fresh bearer secret."""
+def create_key(
+    tx: Tx, vault: Vault, secret: str, label: str, now_ms: int, terms: budgets.Terms | None = None
+) -> Signer:
+    """A delegate key behind a fresh bearer secret. Raises `BadRequest` when its terms make no sense."""
+    terms = terms or budgets.Terms()
+    budgets.check_terms(terms, now_ms // 1000)
     signer, sealed = vault.create()
     row = KeyRow(
         address=signer.address,
@@ -28,16 +32,20 @@ def create_key(tx: Tx, vault: Vault, secret: str, label: str, now_ms: int) -> Si
         sealed_key=sealed,
         label=label,
         created_at_ms=now_ms,
+        models="\n".join(terms.models),
+        budget_atoms=terms.budget_atoms,
+        expires_at=terms.expires_at,
     )
     keys.add(tx, row)
     return signer
 
 
-def open_key(tx: Tx, vault: Vault, secret: str) -> Signer:
+def open_key(tx: Tx, vault: Vault, secret: str, now_ms: int) -> Signer:
     """The delegate key of a bearer secret. Raises `BadRequest`."""
     row = keys.find_by_secret(tx, to_hex(ids.api_key_hash(secret)))
     if row is None:
         raise BadRequest(ErrorCode.UNKNOWN_KEY)
+    budgets.check_live(row, now_ms)
     return vault.open(row.address, row.sealed_key)
 
 
@@ -60,13 +68,15 @@ def reserve(tx: Tx, key: str, prices: Sequence[rules.Price], deadline_ms: int) -
     """Sets the ceiling of the first payable price aside and takes a seq.
 
     Raises:
-        BadRequest: no session of this key pays any of them.
+        BadRequest: no session of this key pays any of them, or its budget covers none.
         LostRace: another order took the money first (PostgreSQL only); ask again.
     """
+    places = budgets.affordable(tx, key, prices)
     rows = sessions.spendable(tx, key, [price.node_id for price in prices])
-    place, purse = rules.choose(prices, [_purse(row) for row in rows], deadline_ms)
-    seq = sessions.reserve(tx, purse.session_id, prices[place].ceiling_atoms)
-    return Funded(place=place, session_id=purse.session_id, seq=seq)
+    at, purse = rules.choose([prices[i] for i in places], [_purse(row) for row in rows], deadline_ms)
+    budgets.check_granted(tx, next(r.buyer for r in rows if r.session_id == purse.session_id), key)
+    seq = sessions.reserve(tx, purse.session_id, prices[places[at]].ceiling_atoms)
+    return Funded(place=places[at], session_id=purse.session_id, seq=seq)
 
 
 def ask_open(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Final
 
+from marketplace.dispatch import once
 from marketplace.flow import Market
 from marketplace.funding import step as funding
 from marketplace.protocol.errors import LostRace
@@ -36,9 +37,10 @@ class Clockwork:
             await _dropping_races(market.reissue(job.job_id))
 
     async def sweep(self) -> None:
-        """Refunds jobs of dead sessions and asks the escrow to return what is left in them."""
+        """Refunds jobs of dead sessions, asks the escrow to return their rest; forgets yesterday's names."""
         market = self._market
         now, deployment = market.clock(), market.deployment
+        await market.write(lambda tx: once.forget(tx, now))
         await market.write(lambda tx: settlement.refund_unpayable(tx, now, deployment.grace_seconds))
         await market.write(lambda tx: funding.return_expired(tx, deployment, now))
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from marketplace.protocol.errors import BadRequest, ErrorCode, WattError
 
+# False is also said of a job that still runs: it is not charged yet.
+Charged = bool | Literal["refunded"]
 MEDIA_TYPE: Final = "application/problem+json"
 _BY_STATUS: Final = {
     404: ErrorCode.NOT_FOUND,
     405: ErrorCode.METHOD_NOT_ALLOWED,
+    408: ErrorCode.BODY_TOO_SLOW,
     413: ErrorCode.BODY_TOO_LARGE,
 }
 _KINDS: Final = {401: "authentication_error", 402: "insufficient_funds", 429: "rate_limit_error"}
 
 
 def body_of(
-    error: WattError, request_id: str, *, charged: bool = False, param: str | None = None
+    error: WattError, request_id: str, *, charged: Charged = False, param: str | None = None
 ) -> dict[str, Any]:
     """The body of an error. Its own remedy, where it carries one, goes before its code's."""
     spec = error.spec
@@ -52,7 +55,7 @@ def headers_of(body: Mapping[str, Any]) -> dict[str, str]:
     if not body["retryable"]:
         headers["x-should-retry"] = "false"
     elif body["status"] in (429, 503):
-        headers["retry-after"] = "1"
+        headers["retry-after"] = str(body.get("retry_after_seconds", 1))
     return headers
 
 

@@ -21,11 +21,16 @@ class ErrorCode(StrEnum):
     MALFORMED_BODY = "malformed_body"
     INVALID_REQUEST = "invalid_request"
     BODY_TOO_LARGE = "body_too_large"
+    BODY_TOO_DEEP = "body_too_deep"
+    BODY_COMPRESSED = "body_compressed"
+    BODY_TOO_SLOW = "body_too_slow"
     UNSUPPORTED = "unsupported"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     MISSING_KEY = "missing_key"
     UNKNOWN_KEY = "unknown_key"
+    KEY_REVOKED = "key_revoked"
+    MODEL_NOT_ALLOWED = "model_not_allowed"
     BUDGET_EXCEEDED = "budget_exceeded"
     IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
     BAD_SIGNATURE = "bad_signature"
@@ -52,6 +57,7 @@ class ErrorCode(StrEnum):
     NO_NODE = "no_node"
     NODE_BUSY = "node_busy"
     NODE_FAILED = "node_failed"
+    STREAM_DIVERGED = "stream_diverged"
     LEASE_LOST = "lease_lost"
     DEADLINE_PASSED = "deadline_passed"
     CANCELLED = "cancelled"
@@ -78,12 +84,17 @@ SPECS: Final[dict[ErrorCode, ErrorSpec]] = {
     _C.MALFORMED_BODY: ErrorSpec(400, "Body is not readable", "Send one JSON object in UTF-8."),
     _C.INVALID_REQUEST: ErrorSpec(422, "Request is invalid", "Correct the field named in the detail."),
     _C.BODY_TOO_LARGE: ErrorSpec(413, "Body is too large", "Send less in one call; split the input."),
+    _C.BODY_TOO_DEEP: ErrorSpec(400, "Body is nested too deep", "Nest arrays and objects less."),
+    _C.BODY_COMPRESSED: ErrorSpec(415, "Body is compressed", "Send it as it is, without Content-Encoding."),
+    _C.BODY_TOO_SLOW: ErrorSpec(408, "Body did not arrive in time", "Send the whole body at once.", True),
     _C.UNSUPPORTED: ErrorSpec(422, "Not supported", "Leave the named parameter out."),
     _C.NOT_FOUND: ErrorSpec(404, "No such page", "See /docs for the routes of this gateway."),
     _C.METHOD_NOT_ALLOWED: ErrorSpec(405, "Method not allowed", "See /docs for the methods of this route."),
     _C.MISSING_KEY: ErrorSpec(401, "No API key", "Send Authorization: Bearer sk-watt-…"),
     _C.UNKNOWN_KEY: ErrorSpec(401, "API key is not known", "Create one: POST /v1/keys, then open a session."),
-    _C.BUDGET_EXCEEDED: ErrorSpec(402, "Budget is too small", "Lower max_tokens, or raise the budget."),
+    _C.KEY_REVOKED: ErrorSpec(401, "Key is over", "Make another one; what it ordered before goes on."),
+    _C.MODEL_NOT_ALLOWED: ErrorSpec(403, "Key may not buy this model", "Choose a model on the key's list."),
+    _C.BUDGET_EXCEEDED: ErrorSpec(402, "Key's budget is too small", "Lower max_tokens, or use another key."),
     _C.IDEMPOTENCY_MISMATCH: ErrorSpec(
         422, "Idempotency key was used for another call", "Take a fresh key for each different call."
     ),
@@ -113,15 +124,18 @@ SPECS: Final[dict[ErrorCode, ErrorSpec]] = {
     _C.NO_NODE: ErrorSpec(503, "No node can take this", "Try again shortly, or choose another model.", True),
     _C.NODE_BUSY: ErrorSpec(503, "Node is busy", "Try again shortly.", True),
     _C.NODE_FAILED: ErrorSpec(502, "Node failed", "Nothing was charged; try again.", True),
+    _C.STREAM_DIVERGED: ErrorSpec(
+        502, "Stream broke off", "The whole answer is there: ask for the job named in the detail."
+    ),
     _C.LEASE_LOST: ErrorSpec(503, "Lease was lost", "Another node took over.", True),
     _C.DEADLINE_PASSED: ErrorSpec(504, "Deadline passed", "Nothing was charged; allow more time.", True),
-    _C.CANCELLED: ErrorSpec(409, "Job was cancelled", "Nothing was charged; place it again if you want it."),
+    _C.CANCELLED: ErrorSpec(410, "Job was cancelled", "Nothing was charged; place it again if you want it."),
     _C.RATE_LIMITED: ErrorSpec(429, "Too many calls", "Wait as Retry-After says.", True),
     _C.CHAIN_UNAVAILABLE: ErrorSpec(503, "Chain does not answer", "Check the RPC endpoint.", True),
     _C.WRONG_CHAIN: ErrorSpec(503, "Chain is not the expected one", "Check RPC URL and deployment file."),
     _C.TRANSACTION_REVERTED: ErrorSpec(422, "Transaction was refused", "See the reason in the detail."),
     _C.NOT_READY: ErrorSpec(503, "Gateway is starting", "Wait until /readyz answers 200.", True),
-    _C.INTERNAL: ErrorSpec(500, "Our defect", "Nothing was charged; report the request id.", True),
+    _C.INTERNAL: ErrorSpec(500, "Our defect", "Report the request id, and send the same call again.", True),
 }
 
 

@@ -90,9 +90,7 @@ ENDINGS: Final[dict[EndReason, Ending]] = {
         False,
         "The node claimed others and left this out; nothing was charged.",
     ),
-    _R.COURT_REFUNDED: Ending(
-        ErrorCode.NODE_FAILED, False, "The court gave the money back; nothing was charged."
-    ),
+    _R.COURT_REFUNDED: Ending(ErrorCode.NODE_FAILED, False, "The court gave the money back."),
 }
 
 

@@ -145,6 +145,17 @@ def block_of(db: Session, session_id: str, tx_hash: str) -> int | None:
     return db.exec(select(ChainEventRow.block_number).where(this)).first()
 
 
+def is_revoked(db: Session, buyer: str, key: str) -> bool:
+    """Whether the last a buyer said of a key was to revoke it."""
+    said = (
+        col(ChainEventRow.subject) == buyer,
+        col(ChainEventRow.name).in_(("KeySet", "KeyRevoked")),
+        col(ChainEventRow.args).contains(f'"{key}"', autoescape=True),
+    )
+    newest = (col(ChainEventRow.block_number).desc(), col(ChainEventRow.log_index).desc())
+    return db.exec(select(ChainEventRow.name).where(*said).order_by(*newest)).first() == "KeyRevoked"
+
+
 def count_events(db: Session) -> int:
     """How many events are stored."""
     return db.exec(select(func.count()).select_from(ChainEventRow)).one()

@@ -47,21 +47,39 @@ def find_by_idempotency(tx: Session, digest: str) -> JobRow | None:
     return tx.exec(select(JobRow).where(JobRow.idempotency == digest)).first()
 
 
-def find_repeated(tx: Session, key: str, fingerprint: str, since_ms: int) -> JobRow | None:
-    """The newest job of a key for the same call that did not fail, made since then."""
+def find_retried(tx: Session, key: str, fingerprint: str, retries: int, since_ms: int) -> JobRow | None:
+    """The job without a name that a client's retry means: of this key, for the same call, made since then.
+
+    The one whose last answered retry is closest before this one, the newest of several.
+    """
     query = select(JobRow).where(
         JobRow.key == key,
         JobRow.fingerprint == fingerprint,
         col(JobRow.created_at_ms) >= since_ms,
-        col(JobRow.phase).not_in([JobPhase.FAILED.value, JobPhase.EXPIRED.value]),
+        col(JobRow.retries) < retries,
+        col(JobRow.idempotency).is_(None),
     )
-    return tx.exec(query.order_by(col(JobRow.created_at_ms).desc())).first()
+    newest = (col(JobRow.retries).desc(), col(JobRow.created_at_ms).desc(), col(JobRow.job_id))
+    return tx.exec(query.order_by(*newest)).first()
+
+
+def note_retry(tx: Session, job_id: str, retries: int) -> None:
+    """A client's retry has been answered with this job. Idempotent."""
+    query = update(JobRow).where(col(JobRow.job_id) == job_id).values(retries=retries)
+    tx.exec(query, execution_options=_BLIND)
 
 
 def forget_idempotency(tx: Session, job_id: str) -> None:
     """A job that failed uncharged gives its idempotency key back. Idempotent."""
     query = update(JobRow).where(col(JobRow.job_id) == job_id).values(idempotency=None)
     tx.exec(query, execution_options=_BLIND)
+
+
+def forget_names(tx: Session, before_ms: int) -> int:
+    """Jobs made before this give their idempotency keys back; gives how many. Idempotent."""
+    old = (col(JobRow.created_at_ms) < before_ms, col(JobRow.idempotency).is_not(None))
+    query = update(JobRow).where(*old).values(idempotency=None)
+    return int(tx.exec(query, execution_options=_BLIND).rowcount)
 
 
 def move(tx: Session, job: JobRow, after: JobPhase, **values: Any) -> None:

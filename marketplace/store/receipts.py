@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import insert
+from sqlalchemy import func, insert
 from sqlalchemy import select as select_columns
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select, update
@@ -48,6 +48,17 @@ def find(tx: Session, order_hash: str) -> ReceiptRow | None:
 def find_by_id(tx: Session, receipt_id: str) -> ReceiptRow | None:
     """A receipt by its public id."""
     return tx.exec(select(ReceiptRow).where(ReceiptRow.receipt_id == receipt_id)).first()
+
+
+def spent_since(tx: Session, key: str, since_ms: int) -> int:
+    """What receipts that came since then cost a key."""
+    query = (
+        select(func.sum(ReceiptRow.amount_atoms))
+        .join(JobRow, col(JobRow.job_id) == ReceiptRow.job_id)
+        .where(JobRow.key == key, col(ReceiptRow.received_at_ms) >= since_ms)
+        .where(col(ReceiptRow.superseded).is_(False))
+    )
+    return int(tx.exec(query).one() or 0)
 
 
 def chunks(tx: Session, order_hash: str) -> list[bytes]:

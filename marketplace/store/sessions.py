@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, case
+from sqlalchemy import ColumnElement, SQLColumnExpression, case, func
 from sqlmodel import Session, col, select, update
 from sqlmodel.sql.expression import SelectOfScalar
 
@@ -20,6 +20,11 @@ _BLIND = {"synchronize_session": False}
 def find(tx: Session, session_id: str) -> SessionRow | None:
     """A session the chain has shown us."""
     return tx.get(SessionRow, session_id)
+
+
+def find_fresh(tx: Session, session_id: str) -> SessionRow | None:
+    """The same as the database has it now: updates here pass rows by that are loaded already."""
+    return tx.get(SessionRow, session_id, populate_existing=True)
 
 
 def of_key(tx: Session, key: str) -> list[SessionRow]:
@@ -68,6 +73,13 @@ def left_atoms(row: SessionRow) -> int:
     """What new orders may still reserve; never below zero."""
     spent = max(row.owed_atoms, row.paid_atoms)
     return max(0, row.deposited_atoms - spent - row.reserved_atoms)
+
+
+def committed_atoms(tx: Session, key: str) -> int:
+    """What all sessions of a key have paid, owe and keep for running orders."""
+    spent = _greater(col(SessionRow.owed_atoms), col(SessionRow.paid_atoms))
+    total = select(func.sum(spent + col(SessionRow.reserved_atoms))).where(SessionRow.key == key)
+    return int(tx.exec(total).one() or 0)
 
 
 def reserve(tx: Session, session_id: str, atoms: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Index, LargeBinary, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Index, LargeBinary, UniqueConstraint, text
 from sqlmodel import Field, Session, SQLModel
 
 # What a `with store.transaction()` gives: steps above take it as an argument and never import SQLModel.
@@ -21,6 +21,11 @@ def _big(*, index: bool = False, nullable: bool = False) -> Any:
 
 def _blob(*, nullable: bool = False) -> Any:
     return Column(LargeBinary, nullable=nullable)
+
+
+def _where(condition: str) -> dict[str, Any]:
+    """Options of an index over some rows only."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
 class AccountRow(SQLModel, table=True):
@@ -90,7 +95,11 @@ class OfferRow(SQLModel, table=True):
 
 
 class KeyRow(SQLModel, table=True):
-    """A delegate key this gateway holds for a bearer secret; the secret itself is not kept."""
+    """A delegate key this gateway holds for a bearer secret; the secret itself is not kept.
+
+    `models` are patterns of names it may buy, one a line, none: any. `budget_atoms` is the most all its
+    sessions may spend through this gateway.
+    """
 
     __tablename__ = "delegate_key"
     address: str = Field(primary_key=True)
@@ -98,6 +107,19 @@ class KeyRow(SQLModel, table=True):
     sealed_key: bytes = Field(sa_column=_blob())
     label: str
     created_at_ms: int = Field(sa_column=_big())
+    models: str = ""
+    budget_atoms: int | None = Field(default=None, sa_column=_big(nullable=True))
+    expires_at: int | None = Field(default=None, sa_column=_big(nullable=True))
+    revoked_at_ms: int | None = Field(default=None, sa_column=_big(nullable=True))
+
+
+class GrantRow(SQLModel, table=True):
+    """Models a buyer lets a key of its own buy through this gateway: patterns of names, one a line."""
+
+    __tablename__ = "key_grant"
+    buyer: str = Field(primary_key=True)
+    key: str = Field(primary_key=True)
+    models: str
 
 
 class SessionRow(SQLModel, table=True):
@@ -138,17 +160,20 @@ class JobRow(SQLModel, table=True):
     """One call of a buyer, through however many orders it takes.
 
     `phase` is a `JobPhase`, `end_reason` an `EndReason`; `held` means this gateway holds the job's key and
-    can sign further orders and vouchers for it. `idempotency` is a digest of key and caller's own key,
-    `fingerprint` of the call as it was asked.
+    can sign further orders and vouchers for it. `idempotency` is a digest of what the caller calls it by,
+    `fingerprint` of the call as it was asked; `retries` is the highest count of a client's own retries that
+    this job has answered.
     """
 
     __tablename__ = "job"
+    __table_args__ = (Index("job_named", "created_at_ms", **_where("idempotency IS NOT NULL")),)
     job_id: str = Field(primary_key=True)
     key: str = Field(index=True)
     held: bool
     streamed: bool = False
     idempotency: str | None = Field(default=None, unique=True)
     fingerprint: str = Field(default="", index=True)
+    retries: int = 0
     task: str
     model_id: str
     model_name: str

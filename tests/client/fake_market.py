@@ -33,6 +33,16 @@ from marketplace.protocol.signing import Signer, signer_of
 from tests.client.fakes import DEPLOYMENT, DOMAIN, MODEL_ID, START_MS, Clock, FakeChain, FakeNode
 
 SKEW_MS = 2_000
+OWN_KEY: dict[str, Any] = {
+    "address": Signer(b"\x42" * 32).address,
+    "label": "agent",
+    "models": ["tiny-*"],
+    "budget_atoms": "1000000",
+    "spent_atoms": "600000",
+    "spent_last_day_atoms": "200000",
+    "left_atoms": "400000",
+    "expires_at": None,
+}
 
 
 class FakeMarket:
@@ -78,6 +88,8 @@ class FakeMarket:
         method, path = request.method, request.url.path
         body = json.loads(request.content) if request.content else {}
         self.calls.append((method, path, body))
+        if path == "/livez":
+            return httpx2.Response(200, json={"ok": True})
         if (method, path) == ("POST", "/v1/jobs"):
             return self.order(request, body)
         found = self.route(method, path, body, request)
@@ -125,8 +137,8 @@ class FakeMarket:
             }
             prices = {"price_per_job_atoms": "10", "price_in_per_million_atoms": "200000"}
             return {"object": "list", "data": [row | prices | {"price_out_per_million_atoms": "600000"}]}
-        if path == "/livez":
-            return {"ok": True}
+        if path == "/v1/keys/me":
+            return {} if request.method == "DELETE" else OWN_KEY
         if path == "/v1/nodes":
             rows = [self.node_row(node) for node in self.nodes.values()]
             return {"data": rows}

@@ -56,7 +56,7 @@ async def test_job_cancelled_before_its_first_token_is_free_and_goes_to_no_other
         await g.http.post(f"/v1/jobs/{frame.job_id}/cancel")
         await cancelled(nodes[1], frame)
         answer = await call
-        assert (answer.status_code, answer.json()["code"]) == (409, "cancelled")
+        assert (answer.status_code, answer.json()["code"]) == (410, "cancelled")
         assert answer.json()["charged"] is False
         assert nodes[2].orders.empty()
         assert [g.session(s).owed_atoms for s in opened.values()] == [0, 0]

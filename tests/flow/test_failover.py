@@ -123,7 +123,7 @@ async def test_stream_says_so_when_the_second_node_wrote_another_text(tmp_path):
         nodes[2].text = ("Good day",)
         body = chat_body(stream=True)
         answer = await g.http.post("/v1/chat/completions", json=body, headers=bearer(secret))
-        assert '"code":"node_failed"' in answer.text
+        assert '"code":"stream_diverged"' in answer.text
         assert '"charged":true' in answer.text
         job = (await g.http.get(f"/v1/jobs/{answer.headers['x-job-id']}")).json()
         assert job["result"]["text"] == "Good day"

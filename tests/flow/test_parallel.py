@@ -90,7 +90,7 @@ async def test_idempotency_key_names_one_job(tmp_path):
         assert len({answer.json()["job_id"] for answer in answers}) == 1
         assert g.session(opened[1]).owed_atoms == 19
         other = await g.http.post("/v1/chat/completions", json=chat_body(max_tokens=17), headers=headers)
-        assert (other.status_code, other.json()["code"]) == (422, "invalid_request")
+        assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
 
 
 async def test_idempotency_key_of_a_failed_job_may_be_used_again(tmp_path):

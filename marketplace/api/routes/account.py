@@ -1,17 +1,15 @@
-"""Keys, sessions, accounts: the market's own routes about money."""
+"""Sessions and accounts: the market's own routes about money."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from marketplace.api import messages, views
 from marketplace.flow import Market
 from marketplace.funding import step as funding
-from marketplace.openai.requests import PLAIN
-from marketplace.protocol import ids
 from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Open, Receipt, TopUp
@@ -19,12 +17,6 @@ from marketplace.protocol.money import format_atoms
 from marketplace.store import outbox, receipts, sessions
 from marketplace.store.outbox import OutboxEntry
 from marketplace.store.tables import ReceiptRow, SessionTermsRow, Tx
-
-
-class KeyCall(BaseModel):
-    """Body of `POST /v1/keys`."""
-
-    label: str = Field(default="", max_length=80, pattern=PLAIN)
 
 
 class OpenCall(BaseModel):
@@ -45,13 +37,6 @@ class TopUpCall(BaseModel):
 def routes(market: Market) -> APIRouter:
     """Routes about money."""
     router = APIRouter(tags=["money"])
-
-    @router.post("/v1/keys", status_code=201)
-    async def new_key(call: KeyCall) -> dict[str, Any]:
-        """Makes a delegate key; sessions opened for its address are what its secret can spend."""
-        secret, now = ids.api_key(market.random(24)), market.clock()
-        signer = await market.write(lambda tx: funding.create_key(tx, market.vault, secret, call.label, now))
-        return {"api_key": secret, "address": signer.address, "label": call.label}
 
     @router.post("/v1/sessions", status_code=202)
     async def open_session(call: OpenCall) -> dict[str, Any]:

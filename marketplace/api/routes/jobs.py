@@ -12,7 +12,9 @@ from pydantic import BaseModel, Field
 
 from marketplace.api import messages, views, waiting
 from marketplace.api.auth import caller
+from marketplace.api.once import mark, name_of
 from marketplace.api.routes.work import trace_of
+from marketplace.dispatch import once
 from marketplace.dispatch.step import Given
 from marketplace.flow import Market, Running
 from marketplace.openai import money, requests
@@ -94,6 +96,7 @@ def _orders(router: APIRouter, market: Market) -> None:
             payload=_base64(call.payload),
         )
         running = await market.place_signed(given, trace_of(market, request), streamed=call.stream)
+        mark(request, running, market.deployment)
         if "text/event-stream" in request.headers.get("accept", ""):
             return _events(market, running, request)
         view = await market.read(lambda tx: views.job_view(tx, _job(tx, running.job_id)))
@@ -104,9 +107,12 @@ def _orders(router: APIRouter, market: Market) -> None:
         request: Request,
         limit: int = Query(default=20, ge=1, le=100),
         after: str | None = Query(default=None, pattern="^job_[a-z2-7]{1,40}$"),
+        idempotency_key: str | None = Query(default=None, description="Only the job of this key."),
     ) -> dict[str, Any]:
-        """Lists the caller's jobs, newest first."""
+        """Lists the caller's jobs, newest first; or tells what became of the call with one key."""
         key = await caller(market, request)
+        if idempotency_key is not None:
+            return await _called(market, name_of(key, idempotency_key))
         rows = await market.read(lambda tx: jobs.of_key(tx, key, limit + 1, after))
         data = [views.job_line(row) for row in rows[:limit]]
         return page(data, "job_id", has_more=len(rows) > limit)
@@ -154,6 +160,16 @@ def _evidence(router: APIRouter, market: Market) -> None:
             "amount_atoms": str(message.amount_atoms),
             "new": taken is not None,
         }
+
+
+async def _called(market: Market, name: str) -> dict[str, Any]:
+    """The one job that is known by a name, whole."""
+
+    def load(tx: Tx) -> list[dict[str, Any]]:
+        job = once.find(tx, name, market.clock())
+        return [] if job is None else [views.job_view(tx, job)]
+
+    return page(await market.read(load), "job_id", has_more=False)
 
 
 async def _quotes(market: Market, call: QuoteCall) -> dict[str, Any]:

@@ -9,16 +9,16 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from marketplace.api import problems, views, waiting
+from marketplace.api import budget, problems, views, waiting
 from marketplace.api.auth import bearer
+from marketplace.api.once import mark, once_of
 from marketplace.dispatch.terms import Ask
 from marketplace.flow import Market, Running
 from marketplace.openai import answers, money, requests
 from marketplace.protocol import ids
 from marketplace.protocol.errors import BadRequest, ErrorCode, WattError
-from marketplace.protocol.hexes import keccak
 from marketplace.protocol.money import format_atoms
-from marketplace.protocol.payloads import TASKS, Logprobs, Payload, canonical_json
+from marketplace.protocol.payloads import TASKS, Logprobs, Payload
 from marketplace.quoting import rules
 from marketplace.store import aliases, offers
 from marketplace.store.offers import Listing
@@ -110,12 +110,11 @@ async def _placed(
         else money.to_atoms(limit, market.deployment.token_decimals, "max_cost"),
         node_id=call.node,
         streamed=streamed,
-        idempotency=_idempotency(request, key.address),
-        fingerprint=keccak(canonical_json(call.model_dump(mode="json"))).hex(),
-        # OpenAI clients count their own retries, and send no idempotency key.
-        repeated=request.headers.get("x-stainless-retry-count", "0") not in ("", "0"),
+        once=once_of(request, key.address, call),
     )
-    return await market.place(ask), ask
+    running = await market.place(ask)
+    mark(request, running, market.deployment)
+    return running, ask
 
 
 async def _stream(market: Market, running: Running, ask: Ask, request_id: str) -> AsyncIterator[str]:
@@ -138,7 +137,8 @@ async def _stream(market: Market, running: Running, ask: Ask, request_id: str) -
         return
     text, told = merger.rest(found.answer)
     if merger.diverged or merger.sent != found.answer.text:
-        yield waiting.event(problems.body_of(_diverged(running.job_id), request_id, charged=True))
+        charged = found.receipt.amount_atoms > 0
+        yield waiting.event(problems.body_of(_diverged(running.job_id), request_id, charged=charged))
         yield "data: [DONE]\n\n"
         return
     if text or told:
@@ -151,11 +151,12 @@ async def _stream(market: Market, running: Running, ask: Ask, request_id: str) -
 
 def _diverged(job_id: str) -> WattError:
     detail = f"another node took over and wrote another text; the whole answer is at /v1/jobs/{job_id}"
-    return BadRequest(ErrorCode.NODE_FAILED, detail, job_id=job_id)
+    return BadRequest(ErrorCode.STREAM_DIVERGED, detail, job_id=job_id)
 
 
 def _answer(market: Market, body: dict[str, Any], found: views.Delivery, ask: Ask) -> Response:
-    return JSONResponse(body | _extras(market, found), headers=_headers(found.job.job_id, ask))
+    headers = _headers(found.job.job_id, ask) | budget.headers(found.left, market.deployment)
+    return JSONResponse(body | _extras(market, found), headers=headers)
 
 
 def _extras(market: Market, found: views.Delivery) -> dict[str, Any]:
@@ -172,11 +173,6 @@ def trace_of(market: Market, request: Request) -> str:
     if found and int(found[1], 16) and int(found[2], 16):
         return found[1]
     return ids.trace_id(market.random(16))
-
-
-def _idempotency(request: Request, key: str) -> str | None:
-    given = request.headers.get("idempotency-key")
-    return keccak(f"{key}\0{given}".encode()).hex() if given else None
 
 
 def _listed(tx: Tx, model: str | None = None) -> tuple[list[Listing], Names]:
