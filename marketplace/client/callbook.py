@@ -230,6 +230,7 @@ def check_budget(budget: Budget, spent_atoms: int, need_atoms: int) -> None:
             need_atoms=need_atoms,
             left_atoms=left,
             budget_atoms=budget.limit_atoms,
+            hint="Lower max_tokens, or raise the budget.",
         )
 
 
