@@ -1,1 +1,1 @@
-"""The gateway's HTTP and WebSocket edge: the only FastAPI of the market."""
+"""The gateway's HTTP and WebSocket edge: with the buyer's proxy the only FastAPI of the market."""

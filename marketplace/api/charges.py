@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from marketplace.flow import Market
+from marketplace.openai.problems import Charged as Charged
 from marketplace.protocol.phases import ENDINGS, EndReason
 from marketplace.store import jobs, receipts
 from marketplace.store.tables import JobRow, ReceiptRow, Tx
-
-# False is also said of a job that still runs: it is not charged yet.
-Charged = bool | Literal["refunded"]
 
 
 def charge_of(job: JobRow, receipt: ReceiptRow | None) -> Charged:

@@ -1,60 +1,23 @@
-"""Every error as one body: RFC 9457 and OpenAI's shape at once, always saying whether it was charged."""
+"""Answers every kind of error with the one body of `marketplace.openai.problems`."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from marketplace.api.charges import Charged
-from marketplace.protocol.errors import BadRequest, ErrorCode, WattError
+from marketplace.openai import problems
+from marketplace.openai.problems import MEDIA_TYPE as MEDIA_TYPE
+from marketplace.openai.problems import Charged as Charged
+from marketplace.openai.problems import body_of as body_of
+from marketplace.protocol.errors import WattError
 from marketplace.telemetry.logs import get_logger
 from marketplace.telemetry.names import Log
 
-MEDIA_TYPE: Final = "application/problem+json"
-_BY_STATUS: Final = {
-    404: ErrorCode.NOT_FOUND,
-    405: ErrorCode.METHOD_NOT_ALLOWED,
-    408: ErrorCode.BODY_TOO_SLOW,
-    413: ErrorCode.BODY_TOO_LARGE,
-}
-_KINDS: Final = {401: "authentication_error", 402: "insufficient_funds", 429: "rate_limit_error"}
 log = get_logger(__name__)
-
-
-def body_of(
-    error: WattError, request_id: str, *, charged: Charged = False, param: str | None = None
-) -> dict[str, Any]:
-    """The body of an error; its values may say that something was charged, and a retry safe anyway."""
-    spec, hint = error.spec, str(error.values.get("hint") or error.spec.hint)
-    charged = charged or error.values.get("charged") is True
-    retryable = error.values.get("retryable") is True if charged else spec.retryable
-    kind = _KINDS.get(spec.status, "invalid_request_error" if spec.status < 500 else "server_error")
-    values = {name: value for name, value in error.values.items() if isinstance(value, str | int | list)}
-    return values | {
-        "type": f"urn:wattline:error:{error.code}",
-        "title": spec.title,
-        "status": spec.status,
-        "detail": error.detail,
-        "code": error.code.value,
-        "hint": hint,
-        "charged": charged,
-        "request_id": request_id,
-        "retryable": retryable,
-        # OpenAI clients keep only this object, so what helps is in it too.
-        "error": {
-            "message": f"{error.detail} — {hint}",
-            "type": kind,
-            "code": error.code.value,
-            "param": param,
-            "hint": hint,
-            "charged": charged,
-        },
-    }
 
 
 def response_of(
@@ -63,11 +26,7 @@ def response_of(
     """The answer to a call that failed."""
     body = body_of(error, request_id, charged=charged, param=param)
     more = error.values.get("headers")
-    headers = {"x-request-id": request_id} | (more if isinstance(more, dict) else {})
-    if not body["retryable"]:
-        headers["x-should-retry"] = "false"
-    elif error.spec.status in (429, 503):
-        headers["retry-after"] = str(error.values.get("retry_after_seconds", 1))
+    headers = problems.headers_of(body) | (more if isinstance(more, dict) else {})
     return JSONResponse(body, error.spec.status, headers, MEDIA_TYPE)
 
 
@@ -90,26 +49,10 @@ def install(app: FastAPI, charge: Callable[[str], Awaitable[Charged]]) -> None:
 def _read(error: Exception) -> tuple[WattError, str | None]:
     match error:
         case WattError():
-            return error, _param(error)
+            return error, problems.param_of(error)
         case RequestValidationError():
-            return _invalid(error)
+            return problems.of_validation(error.errors())
         case HTTPException():
-            return BadRequest(_BY_STATUS.get(error.status_code, ErrorCode.MALFORMED_BODY)), None
+            return problems.of_status(error.status_code), None
         case _:
-            # JSON can spell text that UTF-8 can not carry; nothing of ours makes such text.
-            return BadRequest(ErrorCode.INVALID_REQUEST, "text holds half a surrogate pair"), None
-
-
-def _param(error: WattError) -> str | None:
-    param = error.values.get("param")
-    return param if isinstance(param, str) else None
-
-
-def _invalid(error: RequestValidationError) -> tuple[WattError, str | None]:
-    first = error.errors()[0]
-    if first["type"] == "json_invalid":
-        return BadRequest(ErrorCode.MALFORMED_BODY, "the body is not JSON"), None
-    where = ".".join(str(part) for part in first["loc"] if part != "body")
-    if not where:
-        return BadRequest(ErrorCode.MALFORMED_BODY, "the body must be one JSON object"), None
-    return BadRequest(ErrorCode.INVALID_REQUEST, f"{where}: {first['msg']}"), where
+            return problems.of_text(), None

@@ -13,11 +13,14 @@ from marketplace.cli import (
     config,
     deploying,
     disputes,
+    flows,
     jurors,
     keys,
+    maps,
     market,
     mcp,
     models,
+    proxying,
     records,
     screen,
     sessions,
@@ -29,6 +32,8 @@ from marketplace.cli.exits import Exit, exit_of
 from marketplace.protocol.errors import BadRequest, ErrorCode, WattError
 
 PLUGINS: Final = "wattline.commands"
+# What a command needs beside the buyer's packages.
+_EXTRAS: Final = {"node": "node", "models": "node", "audit": "node", "proxy": "proxy"}
 _HELP: Final = (
     "Buy and sell inference: escrowed, signed, verified.\n\n\b\nExamples:\n"
     "  watt up                     a whole market on this machine\n"
@@ -115,6 +120,9 @@ def build() -> typer.Typer:
     market.register(made)
     work.register(made)
     tasks.register(made)
+    proxying.register(made)
+    maps.register(made)
+    flows.register(made)
     made.add_typer(models.app(ModelCommands), name="models")
     records.register(made)
     mcp.register(made)
@@ -144,7 +152,7 @@ def invoke(arguments: Sequence[str]) -> int:
         screen.complain(error, _currency(), as_json=as_json)
         return exit_of(error)
     except ModuleNotFoundError as missing:
-        extra = "node" if arguments[:1] in (["node"], ["models"], ["audit"]) else "all"
+        extra = _EXTRAS.get(arguments[0] if arguments else "", "all")
         screen.complain(_not_installed(missing, extra), screen.Currency(), as_json=as_json)
         return Exit.FAILED
     return Exit.OK

@@ -6,7 +6,7 @@ import json as jsons
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -15,6 +15,9 @@ from marketplace.cli import config as configs
 from marketplace.cli.options import DataDir, Gateway, Json, PassphraseFile, Rpc, WalletFile, doc
 from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.money import parse_atoms
+
+if TYPE_CHECKING:
+    from marketplace.client.aio import AsyncWattline
 
 PER_JOB: Final = "0.02"
 
@@ -93,9 +96,15 @@ def _serve(config: configs.Config, passphrase_file: Path | None, words: dict[str
     def keep(bundles: Sequence[Any]) -> None:
         bought.keep_faults(bundles, config)
 
+    async def opened() -> AsyncWattline:
+        """Once a tool wants it: the host is answered before, also where no market is known."""
+        from marketplace.client.desk import threaded
+
+        return await wiring.open_async(await threaded(wiring.client_options, config, passphrase_file))
+
     if sys.stdin.isatty():
         screen.note("Speaking MCP on stdin and stdout, which is for a host to start: watt mcp --print-config")
-    stdio.serve(lambda: wiring.open_async(config, passphrase_file), Words(**words), keep)
+    stdio.serve(opened, Words(**words), keep)
 
 
 def _host_config(given: dict[str, Any]) -> dict[str, Any]:

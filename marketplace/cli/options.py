@@ -32,6 +32,15 @@ Node = Annotated[
     int | None,
     typer.Option("--node", min=1, max=inputs.MOST_NODE, metavar="ID", help="Only this node."),
 ]
+Nodes = Annotated[
+    str | None, typer.Option("--nodes", metavar="IDS", help="Only these, as 1,2,3; else all that can.")
+]
+Cap = Annotated[
+    str | None,
+    typer.Option("--max-cost", "--cap", metavar="AMOUNT", help="Most the whole may cost, over all runs."),
+]
+Concurrency = Annotated[int, typer.Option("--concurrency", min=1, max=256, help="Jobs at the same time.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what it would cost.")]
 Timeout = Annotated[
     int, typer.Option("--timeout", min=1, metavar="SECONDS", help="Free if not done by then.")
 ]

@@ -1,21 +1,16 @@
-"""`watt jobs`, `job`, `cancel`, `receipt get`, `receipt verify`: what was done, and the proof of it."""
+"""`watt jobs`, `job`, `cancel`, `receipt get`: what was done, and where its proof is."""
 
 from __future__ import annotations
 
 import json as jsons
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from marketplace.cli import config as configs
-from marketplace.cli import screen, wiring
-from marketplace.cli.exits import Exit
+from marketplace.cli import proofs, screen, wiring
 from marketplace.cli.options import DataDir, Gateway, Json, PassphraseFile, Rpc, WalletFile, doc
-from marketplace.protocol.errors import BadRequest, ErrorCode
-
-if TYPE_CHECKING:
-    from marketplace.client.verify import Check
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +20,7 @@ def register(app: typer.Typer) -> None:
     app.command("cancel", help=_CANCEL)(cancel)
     receipts = typer.Typer(no_args_is_help=True, help="Fetch receipts and verify them offline.")
     receipts.command("get", help=_GET)(get)
-    receipts.command("verify", help=_VERIFY)(verify)
+    proofs.register(receipts)
     app.add_typer(receipts, name="receipt")
 
 
@@ -143,74 +138,6 @@ def get(
         screen.out(jsons.dumps(found, indent=2))
     else:
         screen.done(f"{save}")
-
-
-_VERIFY = doc(
-    "Verify a receipt, check by check; works without a network.",
-    "watt receipt verify rcpt.json",
-    "watt receipt verify rcpt.json --chain",
-    "watt receipt verify rcpt.json --rpc http://127.0.0.1:8545",
-    more=["Whether the key was a registered node's and whether it was paid, only the chain can say."],
-)
-
-
-def verify(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Bundle of `watt receipt get`.")],
-    chain: Annotated[bool, typer.Option("--chain", help="Ask the known chain too.")] = False,
-    rpc: Rpc = None,
-    deployment: Annotated[
-        Path | None, typer.Option("--deployment", metavar="FILE", help="Contracts you trust.")
-    ] = None,
-    data_dir: DataDir = None,
-    json: Json = False,
-) -> None:
-    """Verifies a receipt bundle."""
-    from marketplace.client.verify import passed, verify_receipt
-
-    data = _bundle(file)
-    checks = verify_receipt(data)
-    if (chain or rpc) and passed(checks):
-        config = configs.load(data_dir, rpc_url=rpc, deployment=deployment)
-        checks = _with_chain(data, checks, config)
-    if json:
-        rows = [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks]
-        screen.emit({"verified": passed(checks), "checks": rows})
-    else:
-        _show(checks)
-    if not passed(checks):
-        raise typer.Exit(Exit.FAILED)
-
-
-def _with_chain(data: Any, checks: list[Check], config: configs.Config) -> list[Check]:
-    from marketplace.client.anchors import check_on_chain
-    from marketplace.client.bundle import Bundle
-    from marketplace.client.verify import CHAIN_CHECKS
-
-    chain = wiring.open_chain(config)
-    made = check_on_chain(Bundle.from_json(data), chain, chain.deployment.domain)
-    return [check for check in checks if check.name not in CHAIN_CHECKS] + made
-
-
-def _show(checks: list[Check]) -> None:
-    width = max(len(check.name) for check in checks)
-    marks = {True: "✓", False: "✗", None: "·"}
-    for check in checks:
-        screen.out(f"{marks[check.ok]} {check.name.ljust(width)}  {check.detail}")
-
-
-def _bundle(file: Path) -> Any:
-    try:
-        return jsons.loads(file.read_text())
-    except OSError as error:
-        raise BadRequest(
-            ErrorCode.NOT_FOUND,
-            f"{file} cannot be read ({error.strerror}).",
-            hint="watt receipt get ID --save FILE",
-        ) from error
-    except ValueError as error:
-        raise BadRequest(
-            ErrorCode.INVALID_REQUEST, f"{file} is not JSON.", hint="watt receipt get ID --save FILE"
-        ) from error
 
 
 def _segment(name: str) -> str:

@@ -27,15 +27,26 @@ def open_client(config: Config, passphrase_file: Path | None = None) -> Wattline
     """A client that can spend: needs a key, a chain and a deployment."""
     from marketplace.client.sync import Wattline
 
-    return Wattline.open(**_client_options(config, passphrase_file))
+    return Wattline.open(**client_options(config, passphrase_file))
 
 
-async def open_async(config: Config, passphrase_file: Path | None = None) -> AsyncWattline:
-    """The same client for an event loop that runs; opening the key takes a second, in a thread."""
+async def open_async(options: dict[str, Any]) -> AsyncWattline:
+    """The same for a program with an event loop, of its `client_options`."""
     from marketplace.client.aio import AsyncWattline
-    from marketplace.client.desk import threaded
 
-    return await AsyncWattline.open(**await threaded(_client_options, config, passphrase_file))
+    return await AsyncWattline.open(**options)
+
+
+def client_options(config: Config, passphrase_file: Path | None = None) -> dict[str, Any]:
+    """What opens a client that can spend; may ask for the passphrase of its key."""
+    return {
+        "gateway_url": config.need("gateway_url"),
+        "rpc_url": config.need("rpc_url"),
+        "deployment": Path(config.need("deployment")),
+        "key": signer(config, passphrase_file),
+        "grant": grant(config),
+        "journal_path": journal_path(config),
+    }
 
 
 def open_gateway(config: Config) -> Gateway:
@@ -124,14 +135,3 @@ def passphrase(wallet: Path, file: Path | None) -> str | None:
     import typer
 
     return str(typer.prompt(f"Passphrase of {wallet}", hide_input=True, err=True))
-
-
-def _client_options(config: Config, passphrase_file: Path | None) -> dict[str, Any]:
-    return {
-        "gateway_url": config.need("gateway_url"),
-        "rpc_url": config.need("rpc_url"),
-        "deployment": Path(config.need("deployment")),
-        "key": signer(config, passphrase_file),
-        "grant": grant(config),
-        "journal_path": journal_path(config),
-    }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from marketplace.client.aio import AsyncWattline as AsyncWattline
+    from marketplace.client.callbook import Spending as Spending
     from marketplace.client.disputes import Disputes as Disputes
     from marketplace.client.keys import BuyerKeys as BuyerKeys
     from marketplace.client.payer import Grant as Grant
@@ -41,6 +42,7 @@ _HOMES: Final = {
     "GatewayTrouble": "problems",
     "Grant": "payer",
     "OwnSessions": "spending",
+    "Spending": "callbook",
     "TaskResult": "results",
     "Wattline": "sync",
     "verify_receipt": "verify",

@@ -13,6 +13,7 @@ from marketplace.client.anchors import check_on_chain
 from marketplace.client.asks import Ask, Heard, chat_ask, embed_ask, task_ask
 from marketplace.client.books import Books
 from marketplace.client.bundle import Bundle
+from marketplace.client.callbook import Budget, Once, Spending
 from marketplace.client.caps import check_not_revoked
 from marketplace.client.desk import Desk, threaded
 from marketplace.client.gateway import Gateway
@@ -24,7 +25,7 @@ from marketplace.client.results import ChatResult, EmbedResult, TaskResult
 from marketplace.client.sessions import SessionPolicy, SessionPool
 from marketplace.client.verify import Check, check_offline
 from marketplace.client.views import Surroundings
-from marketplace.client.work import Done, Work
+from marketplace.client.work import Done, Piece, Work
 from marketplace.protocol.hexes import from_hex, to_hex
 from marketplace.protocol.messages import Visit
 from marketplace.protocol.money import format_atoms, parse_atoms
@@ -40,12 +41,15 @@ _DOOR: Final = "marketplace.client.connect"
 class Limits(TypedDict, total=False):
     """What every job may be told: `max_cost` in token units as text, a node, seconds until it is free.
 
-    `heard` is awaited with each event of the job: signed, taken, its chunks, its receipt.
+    The same `idempotency_key` is the same job for a day: asked again, also by another process with the same
+    journal, it gives the answer of its one order. `heard` is awaited with each event of the job: signed,
+    taken, its chunks, its receipt.
     """
 
     max_cost: str | None
     node: int | None
     timeout_seconds: int
+    idempotency_key: str | None
     heard: Heard | None
 
 
@@ -113,7 +117,7 @@ class AsyncWattline:
         self.desk = desk
         own = None if buyer is None else Payer.own(buyer)
         self.pool = SessionPool(desk, payer or own, policy or SessionPolicy())
-        self._work = Work(desk, self.pool, Books(desk))
+        self.work = Work(desk, self.pool, Books(desk))
 
     @classmethod
     async def open(
@@ -167,6 +171,19 @@ class AsyncWattline:
         await self.desk.gateway.aclose()
         self.desk.journal.close()
 
+    async def set_budget(self, amount: str, *, name: str = "sdk") -> Spending:
+        """From here on no order is signed that could take all jobs under this name above an amount.
+
+        The journal counts them, so that a process that starts again goes on from what is spent.
+        """
+        atoms = parse_atoms(amount, self.desk.deployment.token_decimals)
+        self.work.ordering.budget = Budget(name=name, limit_atoms=atoms)
+        return await self.spending()
+
+    async def spending(self) -> Spending:
+        """What was spent under the budget; without one, nothing is counted."""
+        return self.work.ordering.spending()
+
     async def models(self) -> list[dict[str, Any]]:
         """Models on offer, as `GET /v1/models` lists them."""
         return _rows(await self.desk.gateway.get("/v1/models"))
@@ -178,14 +195,14 @@ class AsyncWattline:
     async def quote(self, messages: Messages, **options: Unpack[ChatOptions]) -> list[Quote]:
         """Ranked quotes for a generation. Charges nothing."""
         ask = self._limited(chat_ask, messages, options)
-        return await self._work.quotes(ask, options.get("max_cost"))
+        return await self.work.ordering.quotes(ask, options.get("max_cost"))
 
     async def quote_embed(
         self, texts: str | Sequence[str], *, model: str, **limits: Unpack[Limits]
     ) -> list[Quote]:
         """Ranked quotes for embeddings. Charges nothing."""
         ask = self._limited(embed_ask, texts, {"model": model, **limits})
-        return await self._work.quotes(ask, limits.get("max_cost"))
+        return await self.work.ordering.quotes(ask, limits.get("max_cost"))
 
     async def embed(self, texts: str | Sequence[str], *, model: str, **limits: Unpack[Limits]) -> EmbedResult:
         """Vectors for texts.
@@ -214,7 +231,7 @@ class AsyncWattline:
     ) -> list[Quote]:
         """Ranked quotes for any task. Charges nothing."""
         ask = self._limited(task_ask, body, {"task": task, "model": model, **limits})
-        return await self._work.quotes(ask, limits.get("max_cost"))
+        return await self.work.ordering.quotes(ask, limits.get("max_cost"))
 
     @overload
     async def chat(
@@ -235,7 +252,7 @@ class AsyncWattline:
             WattError: nobody did it; nothing was charged unless the error says so.
         """
         ask = self._limited(chat_ask, messages, options)
-        answer = AsyncChatStream(self._chat(ask, options.get("max_cost"), streamed=stream))
+        answer = AsyncChatStream(self._chat(ask, options, streamed=stream))
         if stream:
             return answer
         async for _ in answer:
@@ -305,26 +322,28 @@ class AsyncWattline:
         return await self.desk.gateway.post("/v1/keys", {"label": label} | limits)
 
     async def _chat(
-        self, ask: Ask, max_cost: str | None, *, streamed: bool
+        self, ask: Ask, limits: Mapping[str, Any], *, streamed: bool
     ) -> AsyncGenerator[str | ChatResult, None]:
-        async with aclosing(self._work.run(ask, max_cost, streamed=streamed)) as pieces:
-            async for piece in pieces:
-                if isinstance(piece, str):
-                    yield piece
-                else:
-                    done, answer = self._paid(piece), piece.answer
-                    told = answer.logprobs
-                    yield ChatResult(text=answer.text, finish=answer.finish or "", logprobs=told, **done)
+        run = self.work.run(ask, limits.get("max_cost"), streamed=streamed, once=_once(ask, limits))
+        async with aclosing(run) as told:
+            async for item in told:
+                if isinstance(item, Piece) and item.text:
+                    yield item.text
+                elif isinstance(item, Done):
+                    done, answer = self._paid(item), item.answer
+                    rows = answer.logprobs
+                    yield ChatResult(text=answer.text, finish=answer.finish or "", logprobs=rows, **done)
 
     async def _done(self, ask: Ask, limits: Mapping[str, Any]) -> Done:
-        async with aclosing(self._work.run(ask, limits.get("max_cost"))) as pieces:
-            async for piece in pieces:
-                if isinstance(piece, Done):
-                    return piece
+        run = self.work.run(ask, limits.get("max_cost"), once=_once(ask, limits))
+        async with aclosing(run) as told:
+            async for item in told:
+                if isinstance(item, Done):
+                    return item
         raise GatewayTrouble("the gateway ended without a result")
 
     def _limited(self, make: Any, what: Any, options: Mapping[str, Any]) -> Ask:
-        rest = dict(options)
+        rest = {name: value for name, value in options.items() if name != "idempotency_key"}
         cost, node, seconds = (
             rest.pop("max_cost", None),
             rest.pop("node", None),
@@ -356,6 +375,11 @@ class AsyncWattline:
             "attempts": done.attempts,
             "faults": done.faults,
         }
+
+
+def _once(ask: Ask, limits: Mapping[str, Any]) -> Once | None:
+    name = limits.get("idempotency_key")
+    return Once(name=str(name), fingerprint=ask.fingerprint) if name else None
 
 
 def _rows(answer: dict[str, Any]) -> list[dict[str, Any]]:

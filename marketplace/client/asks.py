@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from marketplace.client.gateway import Event
 from marketplace.protocol.errors import BadRequest, ErrorCode
-from marketplace.protocol.payloads import BLANK_MODEL, ChatMessage, Payload, build_payload
+from marketplace.protocol.hexes import keccak
+from marketplace.protocol.payloads import BLANK_MODEL, ChatMessage, Payload, build_payload, canonical_json
 
 DEFAULT_MAX_TOKENS: Final = 256
 DEFAULT_TIMEOUT_MS: Final = 120_000
@@ -53,6 +54,17 @@ class Ask:
             BadRequest: a value out of its range.
         """
         return build_payload(self.task, model_id, self.body)
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of all that makes it this ask and no other."""
+        asked = {
+            "model": self.model,
+            "max_cost_atoms": self.max_cost_atoms,
+            "node_id": self.node_id,
+            "payload": self.payload(BLANK_MODEL).model_dump(mode="json"),
+        }
+        return keccak(canonical_json(asked)).hex()
 
 
 def chat_ask(

@@ -114,7 +114,7 @@ class Journal:
 
     def put_session(self, session: Session) -> None:
         """Adds a session, or renews what is known of it."""
-        with self._writing() as db:
+        with self.writing() as db:
             db.execute(
                 "INSERT INTO session VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT(session_id) DO UPDATE SET"
                 " deposited_atoms=excluded.deposited_atoms, expires_at=excluded.expires_at,"
@@ -124,23 +124,23 @@ class Journal:
 
     def session(self, session_id: bytes) -> Session | None:
         """A session by id."""
-        rows = self._rows("SELECT * FROM session WHERE session_id=?", to_hex(session_id))
+        rows = self.rows("SELECT * FROM session WHERE session_id=?", to_hex(session_id))
         return _session(rows[0]) if rows else None
 
     def sessions(self, key: str, node_id: int | None = None) -> list[Session]:
         """Sessions of a key, soonest to expire first."""
-        rows = self._rows("SELECT * FROM session WHERE key=? ORDER BY expires_at, session_id", key)
+        rows = self.rows("SELECT * FROM session WHERE key=? ORDER BY expires_at, session_id", key)
         return [s for s in map(_session, rows) if node_id in (None, s.node_id)]
 
     def use(self, session_id: bytes, use: SessionUse) -> None:
         """Changes whether a session takes orders."""
-        with self._writing() as db:
+        with self.writing() as db:
             db.execute("UPDATE session SET state=? WHERE session_id=?", (use, to_hex(session_id)))
 
     def take_seat(self, session_id: bytes, max_atoms: int, deadline_ms: int) -> int | None:
         """The next sequence number with `max_atoms` set aside; None when the session holds too little."""
         name = to_hex(session_id)
-        with self._writing() as db:
+        with self.writing() as db:
             held = db.execute("SELECT deposited_atoms FROM session WHERE session_id=?", (name,)).fetchone()
             if held is None or held[0] - self._promised(name) < max_atoms:
                 return None
@@ -153,7 +153,7 @@ class Journal:
 
     def write_order(self, order: Order, signature: bytes) -> None:
         """Keeps the signed order of a seat before it leaves."""
-        with self._writing() as db:
+        with self.writing() as db:
             db.execute(
                 "UPDATE seat SET message=?, signature=? WHERE session_id=? AND seq=?",
                 (order.encode(), signature, to_hex(order.session_id), order.seq),
@@ -161,7 +161,7 @@ class Journal:
 
     def name_job(self, session_id: bytes, seq: int, job_id: str) -> None:
         """Keeps the gateway's name of a seat's job."""
-        with self._writing() as db:
+        with self.writing() as db:
             db.execute(
                 "UPDATE seat SET job_id=? WHERE session_id=? AND seq=?", (job_id, to_hex(session_id), seq)
             )
@@ -171,7 +171,7 @@ class Journal:
     ) -> None:
         """Ends a seat with a verified receipt's amount and digest, or void; an ended amount never changes."""
         state = SeatState.VOID if digest is None else SeatState.RECEIPTED
-        with self._writing() as db:
+        with self.writing() as db:
             db.execute(
                 "UPDATE seat SET state=?, amount_atoms=?, digest=?"
                 " WHERE session_id=? AND seq=? AND digest IS NULL",
@@ -182,7 +182,7 @@ class Journal:
         """All seats of a session in order."""
         return [
             _seat(r)
-            for r in self._rows("SELECT * FROM seat WHERE session_id=? ORDER BY seq", to_hex(session_id))
+            for r in self.rows("SELECT * FROM seat WHERE session_id=? ORDER BY seq", to_hex(session_id))
         ]
 
     def left_atoms(self, session_id: bytes) -> int:
@@ -193,7 +193,7 @@ class Journal:
 
     def put_voucher(self, voucher: HeldVoucher) -> None:
         """Keeps a voucher unless a newer one is there; run before it leaves."""
-        with self._writing() as db:
+        with self.writing() as db:
             db.execute(
                 "INSERT INTO voucher VALUES (?,?,?,?,?,?) ON CONFLICT(session_id) DO UPDATE SET"
                 " through_seq=excluded.through_seq, amount_atoms=excluded.amount_atoms,"
@@ -212,7 +212,7 @@ class Journal:
 
     def mark_taken(self, voucher: HeldVoucher) -> None:
         """Notes that the gateway has this very voucher."""
-        with self._writing() as db:
+        with self.writing() as db:
             db.execute(
                 "UPDATE voucher SET taken=1 WHERE session_id=? AND message=?",
                 (to_hex(voucher.session_id), voucher.message),
@@ -220,7 +220,7 @@ class Journal:
 
     def voucher(self, session_id: bytes) -> HeldVoucher | None:
         """The newest voucher of a session."""
-        rows = self._rows("SELECT * FROM voucher WHERE session_id=?", to_hex(session_id))
+        rows = self.rows("SELECT * FROM voucher WHERE session_id=?", to_hex(session_id))
         return _voucher(rows[0]) if rows else None
 
     def _promised(self, name: str) -> int:
@@ -232,7 +232,8 @@ class Journal:
         return int(row[0])
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, which no other process interrupts; undone by an error."""
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -242,7 +243,8 @@ class Journal:
                 raise
             self._db.execute("COMMIT")
 
-    def _rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
+    def rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
+        """Rows of one query."""
         with self._lock:
             return self._db.execute(query, values).fetchall()
 

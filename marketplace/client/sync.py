@@ -93,6 +93,8 @@ class Wattline:
         """Result of an `AsyncWattline` method."""
         return self._portal.call(partial(method, self.core, *args, **options))
 
+    set_budget = _blocking(AsyncWattline.set_budget)
+    spending = _blocking(AsyncWattline.spending)
     models = _blocking(AsyncWattline.models)
     nodes = _blocking(AsyncWattline.nodes)
     quote = _blocking(AsyncWattline.quote)

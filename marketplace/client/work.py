@@ -1,37 +1,41 @@
 """One ask from quote to voucher; to another node when one fails without charge, within the deadline.
 
 quote → offer verified → session and seat → Order signed → streamed → receipt verified → voucher
+
+An ask that is one call (`Once`) has its orders in the call book; asked again, it attaches to the one it has.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from marketplace.client.acceptance import accept
-from marketplace.client.asks import Ask, quote_body
+from marketplace.client.asks import Ask, Heard
 from marketplace.client.books import Books
-from marketplace.client.bundle import Bundle, decode_base64, signed_message
-from marketplace.client.desk import Desk, threaded
+from marketplace.client.bundle import Bundle, decode_base64
+from marketplace.client.callbook import Call, CallBook, CallState, Once
+from marketplace.client.desk import Desk
 from marketplace.client.gateway import Event
-from marketplace.client.journal import Session, SessionUse
+from marketplace.client.journal import SessionUse
+from marketplace.client.ordering import Errand, Ordering
+from marketplace.client.placed import Keep, Placed
 from marketplace.client.problems import GatewayProblem, GatewayTrouble, problem_of
-from marketplace.client.quotes import Quote, ceiling_atoms, check_offer
+from marketplace.client.quotes import Quote
 from marketplace.client.sessions import SessionPool
+from marketplace.client.told import Began as Began
+from marketplace.client.told import Done as Done
+from marketplace.client.told import Piece as Piece
+from marketplace.client.told import Told as Told
 from marketplace.client.verify import Check
-from marketplace.protocol import sealing
 from marketplace.protocol.annex import Annex
-from marketplace.protocol.eip712 import Domain
-from marketplace.protocol.errors import BadRequest, ErrorCode, ProviderFault, WattError
-from marketplace.protocol.hexes import keccak, to_hex
-from marketplace.protocol.merkle import request_hash
-from marketplace.protocol.messages import Order, Receipt, ReceiptStatus
-from marketplace.protocol.payloads import Answer, encode_payload
+from marketplace.protocol.errors import BadRequest, ErrorCode, LostRace, ProviderFault, WattError
+from marketplace.protocol.messages import ReceiptStatus
+from marketplace.protocol.payloads import Answer
 from marketplace.protocol.phases import ENDINGS, EndReason
 
 _C: Final = ErrorCode
@@ -54,59 +58,39 @@ ELSEWHERE: Final = frozenset(
         _C.UNKNOWN_NODE,
         _C.RECEIPT_INVALID,
         _C.BAD_SIGNATURE,
-        _C.INTERNAL,
+        _C.ORDER_EXPIRED,
+        _C.DEADLINE_PASSED,
     }
 )
-# The gateway and this journal disagree about the session: it is not worth a second order.
-_SPOILT: Final = frozenset({_C.ORDER_REPLAYED, _C.SESSION_EXPIRED, _C.UNKNOWN_SESSION, _C.ORDER_MISDIRECTED})
 # Whether it has taken the order it cannot say: the same order again is the same job, another one is not.
 _UNDECIDED: Final = frozenset({_C.NOT_READY, _C.INTERNAL})
+# What a gateway says of an order it sees for the first time, and too late.
+_NEVER_CAME: Final = frozenset({_C.CLOCK_SKEW, _C.ORDER_EXPIRED})
+# The gateway and this journal disagree about the session: it is not worth a second order.
+_SPOILT: Final = frozenset({_C.ORDER_REPLAYED, _C.SESSION_EXPIRED, _C.UNKNOWN_SESSION, _C.ORDER_MISDIRECTED})
+# Errors after which it is known that an order cost nothing, unless they say otherwise.
+_DEFINITE: Final = (BadRequest, GatewayProblem, ProviderFault)
 _RECONNECTS: Final = 20
 _PAUSE_SECONDS: Final = 0.5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
-    """A finished ask: its verified evidence and how it came about.
-
-    `faults` are the bundles, as JSON, of receipts on the way that did not hold.
-    """
-
-    model: str
-    bundle: Bundle
-    checks: tuple[Check, ...]
-    answer: Answer
-    ceiling_atoms: int
-    acknowledged: bool
-    attempts: int
-    faults: tuple[Any, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
-    """One signed order and all that its receipt will be checked against."""
-
-    model: str
-    quote: Quote
-    session: Session
-    order: Order
-    signature: bytes
-    salt: bytes
-    payload: bytes
-    ceiling_atoms: int
-
-
 class Work:
-    """Runs asks for one key."""
+    """Runs asks for one key; `keep` is told of each order before it leaves and before it is paid."""
 
-    def __init__(self, desk: Desk, pool: SessionPool, books: Books) -> None:
-        self._desk, self._pool, self._books = desk, pool, books
-        self._reply_key = sealing.public_key(keccak(b"wattline reply key\0" + desk.key.secret))
+    def __init__(self, desk: Desk, pool: SessionPool, books: Books, keep: Keep | None = None) -> None:
+        self._desk, self._pool, self._books, self._keep = desk, pool, books, keep
+        self._calls = CallBook(desk.journal, desk.key.address)
+        self.ordering = Ordering(desk, pool, self._calls)
 
     async def run(
-        self, ask: Ask, max_cost: str | None = None, *, streamed: bool = False
-    ) -> AsyncGenerator[str | Done, None]:
-        """Pieces of text as they come, then `Done`.
+        self,
+        ask: Ask,
+        max_cost: str | None = None,
+        *,
+        streamed: bool = False,
+        once: Once | None = None,
+    ) -> AsyncGenerator[Told, None]:
+        """What comes of an ask, `Done` last. The same call again gives it again, and orders nothing new.
 
         Once it has given text, a `streamed` ask is not moved: what was shown cannot be taken back.
 
@@ -115,92 +99,166 @@ class Work:
                 bundles of receipts that did not hold, for a node may still claim for them.
         """
         self._pool.check_model(ask.model)
+        now = self._desk.now_ms()
+        if once is None and self.ordering.budget is not None:
+            # What a budget counts is kept with the call.
+            once = Once(fingerprint=ask.fingerprint)
+        call = self._calls.begin(once, now) if once else None
+        deadline_ms = now + ask.timeout_ms
+        errand = Errand(ask=ask, max_cost=max_cost, streamed=streamed, call=call, deadline_ms=deadline_ms)
         faults: list[Any] = []
         try:
-            async with aclosing(self._run(ask, max_cost, faults, streamed=streamed)) as pieces:
-                async for piece in pieces:
-                    yield piece if isinstance(piece, str) else replace(piece, faults=tuple(faults))
+            async with aclosing(self._run(errand, faults)) as told:
+                async for item in told:
+                    if isinstance(item, Done):
+                        self._end(call, CallState.DELIVERED)
+                        yield replace(item, faults=tuple(faults))
+                    else:
+                        yield item
         except WattError as error:
             error.values["faults"] = tuple(faults)
+            if isinstance(error, _DEFINITE) and not getattr(error, "charged", False):
+                self._end(call, CallState.FAILED)
+            elif isinstance(error, GatewayTrouble) and self._standing(call):
+                error.hint = (
+                    "Send the same call again: it attaches to its order, which is charged at most once."
+                )
+            raise
+
+    async def again(self, placed: Placed) -> AsyncGenerator[Told, None]:
+        """An order that was kept, sent again: the same bytes are the same job. Gives and raises as `run`."""
+        try:
+            async with aclosing(self._carry_out(placed, 1, again=True)) as told:
+                async for item in told:
+                    yield item
+        except WattError as error:
+            error.values["faults"] = (error.values["bundle"],) if "bundle" in error.values else ()
             raise
 
     async def quotes(self, ask: Ask, max_cost: str | None = None) -> list[Quote]:
-        """Ranked quotes of the gateway, not yet verified. Charges nothing.
+        """As `Ordering.quotes`."""
+        return await self.ordering.quotes(ask, max_cost)
+
+    def unfinished(self) -> list[Call]:
+        """Calls of a process that ended before their orders did."""
+        return self._calls.unfinished()
+
+    async def finish(self, call: Call) -> AsyncGenerator[Told, None]:
+        """Follows the order of an unfinished call to its end, verifies its receipt and pays; orders nothing.
 
         Raises:
-            ProviderFault: not readable, or for another model than the id that was asked for.
+            WattError: it brought nothing, or its end cannot be known yet.
         """
-        answer = await self._desk.gateway.post("/v1/quotes", quote_body(ask, max_cost))
-        found = [Quote.from_json(row) for row in answer.get("quotes", [])]
-        if ask.pinned and any(to_hex(quote.offer.model_id) != ask.model.lower() for quote in found):
-            raise ProviderFault(
-                ErrorCode.UNKNOWN_MODEL, "the gateway quotes another model than was asked for"
-            )
-        return found
+        placed = self._calls.standing(call)
+        if placed is None:
+            return
+        try:
+            async with aclosing(self._carry_out(placed, 1, again=True)) as told:
+                async for item in told:
+                    if isinstance(item, Done):
+                        self._end(call, CallState.DELIVERED)
+                    yield item
+        except _DEFINITE:
+            if self._calls.give_up(placed):
+                self._end(call, CallState.FAILED)
+            raise
 
-    async def _run(
-        self, ask: Ask, max_cost: str | None, faults: list[Any], *, streamed: bool
-    ) -> AsyncGenerator[str | Done, None]:
-        deadline_ms = self._desk.now_ms() + ask.timeout_ms
+    async def _run(self, errand: Errand, faults: list[Any]) -> AsyncGenerator[Told, None]:
         tried: set[int] = set()
         last: WattError | None = None
-        for attempt in range(1, ask.max_attempts + 1):
-            quote = await self._pick(ask, max_cost, tried, deadline_ms)
-            if quote is None:
+        for attempt in range(1, errand.ask.max_attempts + 1):
+            placed, shown = self._standing(errand.call), False
+            quote = None if placed else await self.ordering.pick(errand, tried)
+            if placed is None and quote is None:
                 break
-            tried.add(quote.node_id)
-            shown = False
             try:
-                async with aclosing(self._attempt(ask, quote, deadline_ms, attempt)) as pieces:
-                    async for piece in pieces:
-                        shown = shown or (streamed and isinstance(piece, str))
-                        yield piece
-            except (BadRequest, GatewayProblem, ProviderFault) as error:
+                async with aclosing(self._attempt(errand, placed, quote, attempt)) as told:
+                    async for item in told:
+                        shown = shown or (errand.streamed and isinstance(item, Piece))
+                        yield item
+            except LostRace:
+                # Another reader of this call has ordered: the next turn follows that order.
+                continue
+            except _DEFINITE as error:
                 faults += [error.values["bundle"]] if "bundle" in error.values else []
                 final = shown or getattr(error, "charged", False) or error.code not in ELSEWHERE
-                if final or self._desk.now_ms() >= deadline_ms:
+                if final or self._desk.now_ms() >= errand.deadline_ms:
                     raise
+                node_id = placed.session.node_id if placed else quote.node_id if quote else 0
+                # An order that never came says nothing about its node.
+                tried |= set() if error.code is ErrorCode.ORDER_EXPIRED else {node_id}
                 last = error
             else:
                 return
         raise last or GatewayProblem(ErrorCode.NO_NODE, "No node can take this now.")
 
-    async def _pick(self, ask: Ask, max_cost: str | None, tried: set[int], deadline_ms: int) -> Quote | None:
-        quotes = await self.quotes(ask, max_cost)
-        able = [q for q in quotes if q.eligible and q.node_id not in tried]
-        # Listed nodes first: to find out about any other takes questions to gateway and chain.
-        for quote in sorted(able, key=lambda q: not self._pool.may_open(q.node_id)):
-            if await self._pool.reaches(quote.node_id, deadline_ms):
-                return quote
-        if able and not tried:
-            return able[0]  # Signing for it says which nodes the key may pay.
-        dear = [q.ceiling_atoms for q in quotes if q.why_not == ErrorCode.PRICE_ABOVE_MAX]
-        if dear and not tried:
-            raise _too_dear(min(dear), ask.max_cost_atoms or 0)
-        return None
-
     async def _attempt(
-        self, ask: Ask, quote: Quote, deadline_ms: int, attempt: int
-    ) -> AsyncGenerator[str | Done, None]:
-        placed = await self._place(ask, quote, deadline_ms)
-        trace_id = self._desk.around.random_bytes(16).hex()
+        self, errand: Errand, standing: Placed | None, quote: Quote | None, attempt: int
+    ) -> AsyncGenerator[Told, None]:
+        """Follows the standing order of a call, else a new one for a quote."""
+        placed = standing
+        try:
+            if placed is None and quote is not None:
+                placed = await self.ordering.place(errand, quote)
+                if self._keep is not None:
+                    self._keep.placed(placed)
+            if placed is not None:
+                again, heard = standing is not None, errand.ask.heard
+                carried = self._carry_out(placed, attempt, again=again, heard=heard)
+                async with aclosing(carried) as told:
+                    async for item in told:
+                        yield item
+        except _DEFINITE as error:
+            self._give_back(errand.call, placed, error)
+            raise
+
+    def _standing(self, call: Call | None) -> Placed | None:
+        return self._calls.standing(call) if call else None
+
+    def _end(self, call: Call | None, state: CallState) -> None:
+        if call is not None:
+            self._calls.end(call, state)
+
+    def _give_back(self, call: Call | None, placed: Placed | None, error: WattError) -> None:
+        """After an order that cost nothing its call may have another.
+
+        Raises:
+            GatewayProblem: it did cost something, before; the gateway no longer has what for.
+        """
+        if call is None or placed is None or getattr(error, "charged", False):
+            return
+        if not self._calls.give_up(placed):
+            raise GatewayProblem(
+                ErrorCode.UNKNOWN_JOB,
+                f"this call was answered and paid before, and the answer is gone: {error.detail}",
+                hint="Its receipt is in the first answer; a new call needs an idempotency key of its own.",
+                charged=True,
+            ) from error
+
+    async def _carry_out(
+        self, placed: Placed, attempt: int, *, again: bool, heard: Heard | None = None
+    ) -> AsyncGenerator[Told, None]:
+        """An order from its first event to its voucher; `again` when it may have been sent before."""
         chunks: list[bytes] = []
         answer = Answer()
         try:
-            await _tell(ask, Event("order", {"node_id": quote.node_id}))
-            async with aclosing(self._events(placed, trace_id)) as events:
+            await _tell(heard, Event("order", {"node_id": placed.session.node_id}))
+            async with aclosing(self._events(placed, again=again)) as events:
                 async for event in events:
-                    await _tell(ask, event)
-                    if event.name == "chunk":
-                        text = _add(event, chunks, answer)
-                        if text:
-                            yield text
+                    await _tell(heard, event)
+                    if event.name == "job":
+                        job_id, node_id = str(event.data["job_id"]), placed.session.node_id
+                        yield Began(job_id=job_id, node_id=node_id, again=again)
+                    elif event.name == "chunk":
+                        piece = _add(event, chunks, answer)
+                        if piece.text or piece.logprobs:
+                            yield piece
                     elif event.name == "receipt":
-                        bundle = _bundle(event.data, placed, chunks, self._desk.domain, trace_id)
+                        bundle = placed.bundle(event.data, chunks, self._desk.domain)
                         checks = accept(bundle, placed.session, self._desk.domain)
                         yield await self._finish(placed, bundle, checks, answer, attempt)
         except GatewayProblem as problem:
-            self._give_up(placed, problem)
+            self._refused(placed, problem)
             raise
         except ProviderFault as fault:
             if fault.code is ErrorCode.RECEIPT_INVALID:
@@ -208,59 +266,20 @@ class Work:
                 self._desk.journal.use(placed.session.session_id, SessionUse.RETIRED)
             raise
 
-    async def _place(self, ask: Ask, quote: Quote, deadline_ms: int) -> Placed:
-        """A signed order under a verified offer, with its money set aside."""
-        desk = self._desk
-        epoch = await threaded(check_offer, quote, desk.domain, desk.chain, desk.now_ms())
-        payload = ask.payload(to_hex(quote.offer.model_id))
-        ceiling = ceiling_atoms(quote.offer, payload)
-        if ask.max_cost_atoms is not None and ceiling > ask.max_cost_atoms:
-            raise _too_dear(ceiling, ask.max_cost_atoms)
-        session, seq = await self._pool.seat(quote.node_id, epoch, ceiling, deadline_ms)
-        body, salt = encode_payload(payload), self._desk.around.random_bytes(32)
-        order = Order(
-            session_id=session.session_id,
-            seq=seq,
-            offer_hash=quote.offer.digest(self._desk.domain),
-            request_hash=request_hash(salt, body),
-            max_amount_atoms=ceiling,
-            issued_at_ms=self._desk.now_ms(),
-            deadline_ms=deadline_ms,
-            reply_key=self._reply_key,
-        )
-        signature = self._desk.key.sign(order, self._desk.domain)
-        self._desk.journal.write_order(order, signature)
-        return Placed(
-            model=ask.model,
-            quote=quote,
-            session=session,
-            order=order,
-            signature=signature,
-            salt=salt,
-            payload=body,
-            ceiling_atoms=ceiling,
-        )
-
-    async def _events(self, placed: Placed, trace_id: str) -> AsyncGenerator[Event, None]:
+    async def _events(self, placed: Placed, *, again: bool) -> AsyncGenerator[Event, None]:
         """Chunks in order, each once, then the receipt; attaches again when the connection breaks.
 
         Raises:
             GatewayProblem: the order was refused or failed, without charge.
-            GatewayTrouble: nobody could say what became of the order; it stays open in the journal.
+            GatewayTrouble: its end is not known by the deadline; the order stays open in the journal.
         """
-        body = {
-            "order": placed.order.to_json(),
-            "signature": to_hex(placed.signature),
-            "salt": to_hex(placed.salt),
-            "payload": base64.b64encode(placed.payload).decode(),
-            "stream": True,
-        }
         span = self._desk.around.random_bytes(8).hex()
-        headers = {"traceparent": f"00-{trace_id}-{span}-01"}
-        following, last = 0, ""
+        headers = {"traceparent": f"00-{placed.trace_id}-{span}-01"}
+        following = 0
         for reconnect in range(_RECONNECTS + 1):
             try:
-                async with aclosing(self._desk.gateway.events("/v1/jobs", body, headers=headers)) as events:
+                posted = self._desk.gateway.events("/v1/jobs", placed.body(), headers=headers)
+                async with aclosing(posted) as events:
                     async for event in events:
                         if event.name == "chunk":
                             if event.data.get("index") != following:
@@ -270,17 +289,27 @@ class Work:
                         yield event
                         if event.name == "receipt":
                             return
-            except GatewayTrouble as trouble:
-                if reconnect == _RECONNECTS or self._desk.now_ms() >= placed.order.deadline_ms:
-                    trouble.values["outcome"] = "pending"
-                    raise
             except GatewayProblem as problem:
+                if (again or reconnect) and problem.code in _NEVER_CAME:
+                    raise _never_came(placed) from problem
                 if problem.code not in _UNDECIDED:
                     raise
-                last = f" ({problem.code}: {problem.detail})"
+                self._may_attach(placed, reconnect, problem)
+            except GatewayTrouble as trouble:
+                self._may_attach(placed, reconnect, trouble)
             await self._desk.around.sleep(_PAUSE_SECONDS)
-        detail = f"The gateway never ended the stream of order {placed.order.seq}{last}."
-        raise GatewayTrouble(detail, outcome="pending")
+        seq = placed.order.seq
+        raise GatewayTrouble(f"The gateway never ended the stream of order {seq}.", outcome="pending")
+
+    def _may_attach(self, placed: Placed, reconnect: int, why: WattError) -> None:
+        """Raises `GatewayTrouble` once there is no more use in asking for an order."""
+        if reconnect < _RECONNECTS and self._desk.now_ms() < placed.order.deadline_ms:
+            return
+        if isinstance(why, GatewayTrouble):
+            why.values["outcome"] = "pending"
+            raise why
+        told = f"The gateway does not say what became of order {placed.order.seq}: {why.detail}"
+        raise GatewayTrouble(told, outcome="pending") from why
 
     def _note(self, event: Event, placed: Placed) -> None:
         """Keeps the job's name; a problem event ends the attempt."""
@@ -294,6 +323,8 @@ class Work:
         self, placed: Placed, bundle: Bundle, checks: tuple[Check, ...], answer: Answer, attempt: int
     ) -> Done:
         receipt = bundle.receipt
+        if self._keep is not None and receipt.status != ReceiptStatus.FAILED:
+            self._keep.answered(placed, bundle)
         self._desk.journal.end_seat(
             placed.session.session_id,
             placed.order.seq,
@@ -316,16 +347,16 @@ class Work:
             attempts=attempt,
         )
 
-    def _give_up(self, placed: Placed, problem: GatewayProblem) -> None:
+    def _refused(self, placed: Placed, problem: GatewayProblem) -> None:
         if not problem.charged:
             self._desk.journal.end_seat(placed.session.session_id, placed.order.seq)
         if problem.code in _SPOILT:
             self._desk.journal.use(placed.session.session_id, SessionUse.RETIRED)
 
 
-async def _tell(ask: Ask, event: Event) -> None:
-    if ask.heard is not None:
-        await ask.heard(event)
+async def _tell(heard: Heard | None, event: Event) -> None:
+    if heard is not None:
+        await heard(event)
 
 
 def _finish_of(bundle: Bundle) -> str:
@@ -335,52 +366,19 @@ def _finish_of(bundle: Bundle) -> str:
         return ""
 
 
-def _add(event: Event, chunks: list[bytes], answer: Answer) -> str:
+def _add(event: Event, chunks: list[bytes], answer: Answer) -> Piece:
+    told = len(answer.logprobs)
     try:
         chunk = decode_base64(event.data["body"])
         text = answer.add(chunk)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ProviderFault(ErrorCode.RECEIPT_INVALID, f"a response chunk cannot be read: {error}") from error
     chunks.append(chunk)
-    return text
+    return Piece(text=text, logprobs=tuple(answer.logprobs[told:]))
 
 
-def _bundle(
-    data: dict[str, Any], placed: Placed, chunks: list[bytes], domain: Domain, trace_id: str
-) -> Bundle:
-    """The node's receipt and annex beside what we signed and received ourselves."""
-    try:
-        receipt, signature = signed_message(Receipt, data["receipt"])
-        annex = decode_base64(data["annex"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ProviderFault(ErrorCode.RECEIPT_INVALID, f"the receipt cannot be read: {error}") from error
-    return Bundle(
-        domain=domain,
-        offer=placed.quote.offer,
-        offer_signature=placed.quote.offer_signature,
-        order=placed.order,
-        order_signature=placed.signature,
-        key=placed.session.key,
-        receipt=receipt,
-        receipt_signature=signature,
-        annex=annex,
-        salt=placed.salt,
-        payload=placed.payload,
-        chunks=tuple(chunks),
-        node_id=placed.session.node_id,
-        signer=placed.session.signer,
-        epoch=placed.session.key_epoch,
-        settlement=None,
-        trace_id=str(data.get("trace_id") or trace_id),
-        job_id=str(data.get("job_id") or ""),
-        receipt_id=str(data.get("id") or data.get("receipt_id") or ""),
-    )
-
-
-def _too_dear(ceiling: int, most: int) -> BadRequest:
-    return BadRequest(
-        ErrorCode.PRICE_ABOVE_MAX,
-        f"No node will do this for {most} atoms; the cheapest asks {ceiling}.",
-        ceiling_atoms=ceiling,
-        max_atoms=most,
+def _never_came(placed: Placed) -> GatewayProblem:
+    seq = placed.order.seq
+    return GatewayProblem(
+        ErrorCode.ORDER_EXPIRED, f"order {seq} never reached the gateway, and is too old now"
     )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
 from marketplace.chain import calls, networks
 from marketplace.chain.params import check
+from marketplace.client.flow_file import read_flow
 from marketplace.protocol.hexes import to_hex
 from tests.cli.conftest import Watt
 from tests.cli.on_chain import RELAYER, wallet
 from tests.client.courtroom import BUYER, Courtroom
+from tests.client.fake_market import FakeMarket
 from tests.hardhat import ROOT, TREASURY
 
 GUIDE = (ROOT / "docs" / "guide.md").read_text()
@@ -81,6 +84,30 @@ def test_dispute_of_the_guide(watt: Watt, room: Courtroom) -> None:
             room.chain.node.increase_time(120)
         run(watt, line, SESSION=session, SEQ="1")
     assert "upheld" in watt("dispute", "show", f"{session}:1").out
+
+
+def test_file_of_inputs_of_the_guide(watt: Watt, market: FakeMarket, tmp_path: Path) -> None:
+    (tmp_path / "reviews.jsonl").write_text('{"text": "good"}\n{"text": "bad"}\n')
+    dry, bought, verified = (run(watt, line) for line in commands("A file of inputs"))
+    assert "2 rows" in dry
+    assert "2 of 2 done" in bought
+    assert "2 of 2 verified" in verified
+
+
+def test_flow_of_the_guide(watt: Watt, market: FakeMarket, tmp_path: Path) -> None:
+    market.names |= {"all-minilm-l6-v2", "smollm2-135m-instruct"}
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    (tmp_path / "texts.txt").write_text("good\nbad\n")
+    check, dry, _, shown = (run(watt, line) for line in commands("A flow of steps"))
+    assert "✓ 3 steps" in check
+    assert "summarise" in dry
+    assert shown.splitlines()[-1].endswith("\t2")
+
+
+def test_flow_file_of_the_guide_is_one(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
+    (tmp_path / "f.toml").write_text(text)
+    assert [step.id for step in read_flow(tmp_path / "f.toml").steps] == ["classify", "summarise"]
 
 
 def test_network_file_of_the_operations_page_is_one(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ GROUPS = {
     ("wallet",),
     ("session",),
     ("keys",),
+    ("flow",),
     ("config",),
     ("dispute",),
     ("juror",),
@@ -64,7 +65,7 @@ def test_help_fits_80_columns_and_shows_examples(watt: Watt, path: tuple[str, ..
 ASKED_FOR_JSON = [
     path
     for path in every_command()
-    if (len(path) > 1 or path in [("run",), ("up",), ("deploy",)]) and path != ("audit", "open")
+    if (len(path) > 1 or path in [("run",), ("up",), ("deploy",), ("proxy",)]) and path != ("audit", "open")
 ]
 
 
@@ -86,7 +87,15 @@ def imported_by(*arguments: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--help",), ("run", "--help"), ("mcp", "--json"), ("version",), ("config", "show")]
+    "arguments",
+    [
+        ("--help",),
+        ("run", "--help"),
+        ("proxy", "--help"),
+        ("mcp", "--json"),
+        ("version",),
+        ("config", "show"),
+    ],
 )
 def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     assert imported_by(*arguments) == []
@@ -119,6 +128,18 @@ def test_missing_package_is_answered_with_its_remedy(watt: Watt, monkeypatch: py
     assert "pip install 'wattline[node]'" in ran.err
     monkeypatch.setattr(apps, "_entry_points", dict)
     assert "pip install 'wattline[node]'" in watt("node", "start").err
+
+
+@pytest.mark.parametrize("name", ["fastapi", "uvicorn"])
+def test_missing_server_of_the_proxy_is_answered_with_its_remedy(
+    watt: Watt, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for loaded in [n for n in sys.modules if n.startswith(("marketplace.proxy", f"{name}."))]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, name, None)
+    ran = watt("proxy")
+    assert ran.code == 1
+    assert "pip install 'wattline[proxy]'" in ran.err
 
 
 def test_commands_of_other_packages_run_under_their_name(watt: Watt, monkeypatch: pytest.MonkeyPatch) -> None:

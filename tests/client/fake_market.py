@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import dataclasses
 import json
@@ -31,6 +32,7 @@ from marketplace.protocol.pricing import full_price_down
 from marketplace.protocol.signing import Signer, signer_of
 from tests.client.fakes import DEPLOYMENT, DOMAIN, MODEL_ID, START_MS, Clock, FakeChain, FakeNode
 
+SKEW_MS = 2_000
 OWN_KEY: dict[str, Any] = {
     "address": Signer(b"\x42" * 32).address,
     "label": "agent",
@@ -60,6 +62,8 @@ class FakeMarket:
         self.opens_on_chain = True
         self.check_vouchers = True
         self.down = False
+        self.answers_lost = 0
+        self.held = asyncio.Event()
         self.names = {"tiny-chat", to_hex(MODEL_ID)}
 
     def transport(self) -> httpx2.MockTransport:
@@ -84,6 +88,8 @@ class FakeMarket:
         method, path = request.method, request.url.path
         body = json.loads(request.content) if request.content else {}
         self.calls.append((method, path, body))
+        if path == "/livez":
+            return httpx2.Response(200, json={"ok": True})
         if (method, path) == ("POST", "/v1/jobs"):
             return self.order(request, body)
         found = self.route(method, path, body, request)
@@ -263,12 +269,17 @@ class FakeMarket:
             return problem(ErrorCode(node.behaviour.split()[1]))
         assert order.request_hash == request_hash(salt, payload)
         if order not in self.orders:
+            if self.clock.ms - order.issued_at_ms > SKEW_MS:
+                return problem(ErrorCode.CLOCK_SKEW)
             self.orders.append(order)
         trace_id = request.headers["traceparent"].split("-")[1]
         bundle = next((b for b in self.bundles.values() if b.order == order), None)
         if bundle is None:
             made = node.answer(order, payload, salt, self.clock.ms, trace_id)
             bundle = self.bundle_of(node, order, signature, key, salt, payload, made, trace_id)
+        if self.answers_lost:
+            self.answers_lost -= 1
+            return problem(ErrorCode.NOT_READY)
         headers = {"content-type": "text/event-stream", "x-job-id": bundle.job_id}
         return httpx2.Response(200, headers=headers, content=self.stream(node, bundle))
 
@@ -319,6 +330,8 @@ class FakeMarket:
                 raise httpx2.ReadError("connection reset")
             text = chunk if node.behaviour != "other text" else text_chunk("Bye")
             yield sse("chunk", {"index": index, "body": base64.b64encode(text).decode()})
+            if node.behaviour == "hang":
+                await self.held.wait()
             if node.behaviour == "lapse":
                 yield sse(
                     "problem", {"code": "lease_lost", "detail": "the node went silent", "charged": False}

@@ -13,7 +13,7 @@ from marketplace.protocol.annex import NO_TRACE, Annex, Profile, exec_hash
 from marketplace.protocol.hexes import ZERO_ADDRESS, keccak, to_hex
 from marketplace.protocol.merkle import response_hash
 from marketplace.protocol.messages import Offer, Open, Order, Receipt
-from marketplace.protocol.payloads import ChatPayload, parse_payload
+from marketplace.protocol.payloads import ChatPayload, parse_payload, seed_of
 from marketplace.protocol.pricing import amount_due
 from marketplace.protocol.signing import Signer
 from tests.answers import chunks_for
@@ -191,7 +191,8 @@ class FakeNode:
         """Chunks, signed receipt and annex for an order."""
         payload = parse_payload(body)
         failed = self.behaviour.startswith("fail")
-        chunks = [] if failed else chunks_for(payload)
+        words = ("In", " other words") if self.behaviour == "own words" else ("Hello", ", world")
+        chunks = [] if failed else chunks_for(payload, text=words)
         status, units_out = (0, 0) if failed else (1, 2 if isinstance(payload, ChatPayload) else 0)
         profile = Profile(engine="fake/1", torch="2.13", dtype="float32")
         annex = Annex(
@@ -202,7 +203,7 @@ class FakeNode:
             sampling=None,
             token_ids="",
             trace_root=NO_TRACE,
-            seed=str(int.from_bytes(keccak(b"wattline seed" + order.digest(DOMAIN))[:8], "big")),
+            seed=str(seed_of(payload, order.digest(DOMAIN))),
             units_in=5,
             units_out=units_out,
             finish="cancelled" if self.behaviour == "fail, cancelled" else "error" if failed else "stop",

@@ -177,3 +177,10 @@ def test_salt_of_a_verdict_is_another_in_each_round_and_after_a_sham() -> None:
     salts = {verdict_salt(SIGNER, *judgement) for judgement in judgements}
     assert len(salts) == len(judgements)
     assert verdict_salt(SIGNER, case_id, buyer, 1) in salts
+
+
+def test_sdk_says_that_it_is_typed() -> None:
+    import marketplace
+
+    (folder,) = marketplace.__path__
+    assert (Path(folder) / "py.typed").exists()

@@ -13,8 +13,8 @@ PACKAGES = ("marketplace", "worker")
 
 
 def python_files(*folders: str) -> list[Path]:
-    """Our Python files below the named folders; by default packages, tests and scripts."""
-    names = folders or (*PACKAGES, "tests", "scripts")
+    """Our Python files below the named folders; by default packages, tests, scripts and examples."""
+    names = folders or (*PACKAGES, "tests", "scripts", "examples")
     found = (p for name in names for p in _below(ROOT / name))
     return [p for p in found if "__pycache__" not in p.parts]
 
