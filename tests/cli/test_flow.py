@@ -48,7 +48,7 @@ def test_run_shows_steps_sums_and_files(watt: Watt, market: FakeMarket, flow: Pa
 
 def test_dry_run_prices_each_step_and_buys_nothing(watt: Watt, market: FakeMarket, flow: Path) -> None:
     ask = ("flow", "run", flow, "--input", "texts=@texts.txt", "--dry-run")
-    found = watt(*ask, "--json").json
+    found = watt(*ask, "--json").json["forecast"]
     assert [row["jobs"] for row in found["steps"]] == [1, 1, 2]
     assert sum(int(row["most_atoms"]) for row in found["steps"]) == int(found["most_atoms"])
     assert "nothing charged" in watt(*ask).err

