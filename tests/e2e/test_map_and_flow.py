@@ -80,7 +80,7 @@ def test_flow_of_the_guide_runs_over_all_nodes_under_one_cap(
     ]
     outputs = json.loads((tmp_path / "summarise.out.json").read_text())["outputs"]
     assert len(outputs["embed"]["vectors"][0]) == 384
-    assert set(outputs["classify"]["labels"]) <= {"praise", "complaint"}
+    assert len(outputs["classify"]["text"]) == 2
     assert all(outputs["summarise"]["text"])
     verified = watt.json("receipt", "verify", done["receipts"], "--chain")
     assert (verified["verified"], verified["paid_atoms"]) == (True, done["paid_atoms"])
