@@ -258,7 +258,7 @@ def _show_forecast(plan: FlowPlan, config: configs.Config, *, json: bool) -> Non
     if json:
         totals = {"most": money.bare(plan.most_atoms), "most_atoms": str(plan.most_atoms)}
         totals |= {"spent_atoms": str(plan.spent_atoms), "currency": money.symbol}
-        screen.emit({"name": plan.job.flow.name, "steps": rows, **totals})
+        screen.emit({"forecast": {"name": plan.job.flow.name, "steps": rows, **totals}})
         return
     columns = ("STEP", "JOBS", "DONE", f"UP TO ABOUT {money.symbol}", "NODES")
     shown = [

@@ -205,7 +205,7 @@ def _forecast_line(plan: Plan, config: configs.Config) -> str:
 
 def _show_forecast(plan: Plan, config: configs.Config, *, json: bool) -> None:
     if json:
-        screen.emit(_forecast(plan, config))
+        screen.emit({"forecast": _forecast(plan, config)})
         return
     screen.out(_forecast_line(plan, config))
     for bad in plan.bad:

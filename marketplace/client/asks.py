@@ -28,6 +28,7 @@ class Ask:
         body: fields of the payload apart from `v`, `task` and `model`.
         max_cost_atoms: most it may cost; None for the offer's own ceiling.
         node_id: the only node wanted; None for any.
+        model_id: what `model` stood for when it was first asked for, and must still; None: whatever it means.
         timeout_ms: after this the job is free.
         max_attempts: nodes asked at most.
         heard: awaited with each event: `order` once it is signed, `job` with its id, chunks, the receipt.
@@ -41,11 +42,13 @@ class Ask:
     timeout_ms: int = DEFAULT_TIMEOUT_MS
     max_attempts: int = 3
     heard: Heard | None = None
+    model_id: str | None = None
 
     @property
-    def pinned(self) -> bool:
-        """Whether the model is asked for by its id, which means one set of files and no other."""
-        return self.model.startswith("0x") and len(self.model) == _ID_LETTERS
+    def exact_model(self) -> str | None:
+        """The id of the one set of files that will do; None where a name decides."""
+        is_id = self.model.startswith("0x") and len(self.model) == _ID_LETTERS
+        return self.model.lower() if is_id else self.model_id
 
     def payload(self, model_id: str) -> Payload:
         """The request for one exact model.
@@ -110,7 +113,7 @@ def task_ask(body: Mapping[str, Any], *, task: str, model: str, **limits: Any) -
 
 def quote_body(ask: Ask, max_cost: str | None) -> dict[str, Any]:
     """Body of `POST /v1/quotes`."""
-    body: dict[str, Any] = {"model": ask.model, "task": ask.task}
+    body: dict[str, Any] = {"model": ask.exact_model or ask.model, "task": ask.task}
     if ask.task not in ("chat", "embed"):
         body["body"] = dict(ask.body)
     elif ask.task == "chat":

@@ -155,7 +155,7 @@ async def run(
     """Buys what is left of a flow, writes its outputs and receipts, and sums them up."""
     with Workbook(plan.job.state) as book:
         _check_kind(book)
-        models = {each.step.id: each.sellers.model_id for each in plan.steps if each.sellers}
+        models = {_meant(each.step): each.sellers.model_id for each in plan.steps if each.sellers}
         book.say({"kind": "flow", "models": {**(book.about("models") or {}), **models}})
         purchases = Purchases(client, book, terms, stop=stop)
         await purchases.settle()
@@ -241,9 +241,9 @@ async def _priced(
     todo = [ask for ask, proof in zip(asks, proofs, strict=True) if proof is None]
     found = None
     if todo:
-        kept = (book.about("models") or {}).get(step.id) if book else None
+        kept = (book.about("models") or {}).get(_meant(step), "") if book else ""
         largest = max(todo, key=lambda ask: ask.payload(BLANK_MODEL).most_units_in)
-        found = await sellers(client, largest if kept is None else pinned(largest, kept), job.node_ids)
+        found = await sellers(client, pinned(largest, kept), job.node_ids)
     parts = [
         stand_in(ask.payload(BLANK_MODEL)) if proof is None else _outputs(Bundle.from_json(proof))
         for ask, proof in zip(asks, proofs, strict=True)
@@ -269,6 +269,11 @@ def _unit(step: Step, index: int, ask: Ask, found: Sellers | None) -> Unit:
 
 def _name(step: Step, index: int, ask: Ask) -> Name:
     return Name(f"{step.id}[{index}]" if step.is_many else step.id, digest_of(ask))
+
+
+def _meant(step: Step) -> str:
+    """Names a model as a step asks for it: while a flow goes on, that means the same files."""
+    return f"{step.recipe.task} {step.recipe.model}"
 
 
 def _outputs(bundle: Bundle) -> dict[str, Any]:

@@ -206,7 +206,7 @@ async def _sellers(client: AsyncWattline, job: MapJob, todo: list[AskedRow], mod
     if not todo:
         return Sellers(model=job.recipe.model, model_id=model_id, offers=())
     largest = max(todo, key=lambda each: each.ask.payload(BLANK_MODEL).most_units_in)
-    return await sellers(client, pinned(largest.ask, model_id or job.recipe.model), job.node_ids)
+    return await sellers(client, pinned(largest.ask, model_id), job.node_ids)
 
 
 def check_same_job(book: Workbook, job: MapJob, digest: str) -> None:

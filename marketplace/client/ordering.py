@@ -56,7 +56,8 @@ class Ordering:
         """
         answer = await self._desk.gateway.post("/v1/quotes", quote_body(ask, max_cost))
         found = [Quote.from_json(row) for row in answer.get("quotes", [])]
-        if ask.pinned and any(to_hex(quote.offer.model_id) != ask.model.lower() for quote in found):
+        exact = ask.exact_model
+        if exact and any(to_hex(quote.offer.model_id) != exact for quote in found):
             raise ProviderFault(
                 ErrorCode.UNKNOWN_MODEL, "the gateway quotes another model than was asked for"
             )

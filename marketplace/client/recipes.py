@@ -85,8 +85,8 @@ def digest_of(ask: Ask) -> str:
 
 
 def pinned(ask: Ask, model_id: str) -> Ask:
-    """The same ask for one exact model."""
-    return replace(ask, model=model_id)
+    """The same ask for one exact model; for whatever its name means where the id is empty."""
+    return replace(ask, model_id=model_id or None)
 
 
 def _chat(filled: dict[str, Any], model: str, timeout_ms: int) -> Ask:

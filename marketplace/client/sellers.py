@@ -65,5 +65,11 @@ async def sellers(client: AsyncWattline, ask: Ask, node_ids: Collection[int] = (
             ErrorCode.UNKNOWN_NODE, f"{ask.model} is not offered by node {listed}.", hint="watt nodes"
         )
     reasons = sorted({quote.why_not for quote in wanted if quote.why_not})
+    if reasons == [ErrorCode.UNSUPPORTED]:
+        raise BadRequest(
+            ErrorCode.UNSUPPORTED,
+            f"{ask.model} is not offered for {ask.task}.",
+            hint="watt models lists what each model is offered for.",
+        )
     why = f" ({', '.join(reasons)})" if reasons else ""
     raise GatewayProblem(ErrorCode.NO_NODE, f"No node can do {ask.task} with {ask.model} now{why}.")

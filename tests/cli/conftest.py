@@ -15,6 +15,7 @@ from marketplace.client.journal import Journal
 from marketplace.client.sync import Wattline
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.signing import Signer
+from tests.cli import shapes
 from tests.client.courtroom import BUYER as CHAIN_BUYER
 from tests.client.courtroom import Courtroom
 from tests.client.fake_market import FakeMarket
@@ -59,6 +60,7 @@ def watt(capsys: pytest.CaptureFixture[str]) -> Watt:
         capsys.readouterr()
         code = invoke([str(a) for a in arguments])
         seen = capsys.readouterr()
+        shapes.look([str(a) for a in arguments], seen.out)
         return Ran(int(code), seen.out, seen.err)
 
     return run

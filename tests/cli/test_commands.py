@@ -109,6 +109,7 @@ def test_job_and_its_receipt_can_be_found_again(watt: Watt, market: FakeMarket, 
     ran = watt("run", "hi", "--json").json
     assert [j["job_id"] for j in watt("jobs", "--json").json["jobs"]] == [ran["job_id"]]
     assert watt("job", ran["job_id"], "--json").json["receipt_id"] == ran["receipt_id"]
+    assert watt("cancel", ran["job_id"], "--json").json["job_id"] == ran["job_id"]
     assert ran["job_id"] in watt("job", ran["job_id"]).out
     assert "+840 ms  delivered" in watt("job", ran["job_id"]).out
     saved = tmp_path / "r.json"

@@ -28,7 +28,7 @@ def test_example_runs_as_the_guide_says(watt: Watt, market: FakeMarket, flow: Pa
     found = ran.json
     assert {row["id"]: (row["state"], row["done"]) for row in found["steps"]} == {
         "embed": ("done", 1),
-        "classify": ("done", 1),
+        "classify": ("done", 2),
         "summarise": ("done", 2),
     }
     assert sum(int(row["paid_atoms"]) for row in found["steps"]) == int(found["paid_atoms"])
@@ -41,15 +41,15 @@ def test_example_runs_as_the_guide_says(watt: Watt, market: FakeMarket, flow: Pa
 def test_run_shows_steps_sums_and_files(watt: Watt, market: FakeMarket, flow: Path) -> None:
     ran = watt("flow", "run", flow, "--input", "texts=one", "--input", "texts=two")
     assert ran.code == 0
-    assert "3 steps · about 4 jobs · up to about" in ran.err
+    assert "3 steps · about 5 jobs · up to about" in ran.err
     assert "summarise\tdone\t2/2" in ran.out
     assert "summarise.out.json" in ran.out
 
 
 def test_dry_run_prices_each_step_and_buys_nothing(watt: Watt, market: FakeMarket, flow: Path) -> None:
     ask = ("flow", "run", flow, "--input", "texts=@texts.txt", "--dry-run")
-    found = watt(*ask, "--json").json
-    assert [row["jobs"] for row in found["steps"]] == [1, 1, 2]
+    found = watt(*ask, "--json").json["forecast"]
+    assert [row["jobs"] for row in found["steps"]] == [1, 2, 2]
     assert sum(int(row["most_atoms"]) for row in found["steps"]) == int(found["most_atoms"])
     assert "nothing charged" in watt(*ask).err
     assert market.orders == []
@@ -61,7 +61,7 @@ def test_finished_run_is_not_bought_again_by_accident(watt: Watt, market: FakeMa
     refused = watt(*ask)
     assert (refused.code, "--resume" in refused.err) == (1, True)
     resumed = watt(*ask, "--resume", "--json")
-    assert (resumed.code, len(market.orders)) == (0, 4)
+    assert (resumed.code, len(market.orders)) == (0, 5)
 
 
 def test_cap_of_the_whole_ends_with_4_and_resume_goes_on(watt: Watt, market: FakeMarket, flow: Path) -> None:
@@ -70,7 +70,7 @@ def test_cap_of_the_whole_ends_with_4_and_resume_goes_on(watt: Watt, market: Fak
     assert (ran.code, ran.json["ended"]) == (4, "cap")
     assert int(ran.json["paid_atoms"]) <= 90
     assert watt(*ask, "--resume", "--cap", "0.10").code == 0
-    assert len(market.orders) == 4
+    assert len(market.orders) == 5
 
 
 def test_failed_step_ends_with_1_and_says_why(watt: Watt, market: FakeMarket, flow: Path) -> None:
@@ -90,9 +90,9 @@ def test_check_needs_no_market_and_finds_all(watt: Watt, tmp_path: Path) -> None
     }
     assert "✓ 3 steps" in watt("flow", "check", EXAMPLE).out
     bad = tmp_path / "bad.toml"
-    bad.write_text(EXAMPLE.read_text().replace("{classify.results}", "{nobody.results}"))
+    bad.write_text(EXAMPLE.read_text().replace("{classify.items}", "{nobody.items}"))
     ran = watt("flow", "check", bad)
-    assert (ran.code, "✗ step summarise: for_each names {nobody.results}" in ran.out) == (1, True)
+    assert (ran.code, "✗ step summarise: for_each names {nobody.items}" in ran.out) == (1, True)
     found = watt("flow", "check", bad, "--json")
     assert (found.code, found.json["ok"], len(found.json["errors"])) == (1, False, 1)
     assert watt("flow", "check", tmp_path / "none.toml").code == 3
@@ -107,7 +107,7 @@ def test_show_tells_order_needs_and_what_was_bought(watt: Watt, market: FakeMark
         ("summarise", ["classify"], 0),
     ]
     watt("flow", "run", flow, "--input", "texts=@texts.txt")
-    assert [row["bought"] for row in watt("flow", "show", flow, "--json").json["steps"]] == [1, 1, 2]
+    assert [row["bought"] for row in watt("flow", "show", flow, "--json").json["steps"]] == [1, 2, 2]
     assert "summarise\tchat\tsmollm2-135m-instruct\tclassify\tyes\t2" in watt("flow", "show", flow).out
 
 

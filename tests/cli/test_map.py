@@ -82,7 +82,7 @@ def test_map_says_the_price_before_and_the_sum_after(watt: Watt, market: FakeMar
 
 
 def test_dry_run_prices_and_buys_nothing(watt: Watt, market: FakeMarket, data: Path, tmp_path: Path) -> None:
-    found = watt("map", data, "--dry-run", "--json").json
+    found = watt("map", data, "--dry-run", "--json").json["forecast"]
     assert (found["left"], found["nodes"], found["bad_rows"]) == (3, [1, 2], [])
     assert int(found["most_atoms"]) > int(found["least_atoms"]) > 0
     assert "3 rows · at most" in watt("map", data, "--dry-run").out

@@ -162,7 +162,7 @@ def test_session_is_shown_closed_with_consent_and_expired(
     data = {"close": consent.to_json(), "signature": to_hex(signature)}
     (tmp_path / "consent.json").write_text(json.dumps(data))
     assert watt("session", "expire", session_id).code == 5
-    assert watt("session", "close", session_id, "--consent", "consent.json").code == 0
+    assert watt("session", "close", session_id, "--consent", "consent.json", "--json").code == 0
     assert watt("session", "show", session_id, "--json").json["closed"] is True
     other = room.chain.open_session(BUYER, BUYER, room.node_id, 500_000)
     other_id = to_hex(other.digest(room.chain.deployment.domain))
@@ -180,7 +180,7 @@ def test_claim_is_shown_and_finalised(watt: Watt, room: Courtroom) -> None:
     early = watt("session", "finalise", session_id)
     assert (early.code, "Escrow_TooEarly" in early.err) == (5, True)
     room.chain.node.increase_time(room.chain.deployment.challenge_seconds)
-    assert watt("session", "finalise", session_id).code == 0
+    assert watt("session", "finalise", session_id, "--json").code == 0
     assert watt("session", "show", session_id, "--json").json["paid_atoms"] == str(PRICE_ATOMS)
 
 
@@ -190,7 +190,7 @@ def test_claim_is_shown_and_finalised(watt: Watt, room: Courtroom) -> None:
 def test_proof_pays_an_award(watt: Watt, room: Courtroom, tmp_path: Path) -> None:
     first = room.bundle()
     one, two = saved(first, tmp_path / "one.json"), saved(room.again(first), tmp_path / "two.json")
-    assert watt("dispute", "proof", one, two).code == 0
+    assert watt("dispute", "proof", one, two, "--json").code == 0
     assert watt("dispute", "award", one, "--json").json["node_id"] == room.node_id
     assert watt("dispute", "award", one).code == 3
     fair = saved(room.bundle(seq=2), tmp_path / "fair.json")
@@ -211,7 +211,9 @@ def test_demand_asks_first_and_shows_what_comes_next(watt: Watt, room: Courtroom
     room.chain.node.increase_time(120)
     assert watt("dispute", "advance", case, "--json").json["state"] == "upheld"
     assert watt("juror", "show", "--json").json["balance_atoms"] == "3000000"
-    assert watt("juror", "withdraw", "3").code == 0
+    assert watt("juror", "withdraw", "3", "--json").code == 0
+    assert watt("wallet", "deposit", "1").code == 0
+    assert watt("wallet", "withdraw", "0.5", "--json").json["atoms"] == "500000"
 
 
 def test_what_was_never_delivered_is_listed_and_demanded(watt: Watt, room: Courtroom, tmp_path: Path) -> None:
@@ -270,7 +272,9 @@ def test_jurors_judge_a_challenged_job(watt: Watt, room: Courtroom, tmp_path: Pa
     assert (shown["state"], shown["evidence_fits"]) == ("drawing", True)
     seated = room.seat_jurors(room.disputes().case_id(bundle))
     for juror in seated:
-        assert watt("juror", "commit", case, "guilty", "--wallet", wallet(tmp_path, juror)).code == 0
+        assert (
+            watt("juror", "commit", case, "guilty", "--wallet", wallet(tmp_path, juror), "--json").code == 0
+        )
     for juror in seated:
         opened = watt("juror", "reveal", case, "--wallet", wallet(tmp_path, juror), "--json").json
         assert opened["verdict"] == "guilty"
@@ -283,7 +287,7 @@ def test_juror_joins_and_leaves(watt: Watt, room: Courtroom, tmp_path: Path) -> 
     room.enrol_jurors()
     file = wallet(tmp_path, JURORS[0])
     assert watt("juror", "enrol", "1", "--wallet", file, "--json").json["atoms"] == "1000000"
-    assert watt("juror", "resign", "--wallet", file).code == 0
+    assert watt("juror", "resign", "--wallet", file, "--json").code == 0
     assert "enrolled  no" in watt("juror", "show", "--wallet", file).out
     assert watt("juror", "withdraw", "6", "--wallet", file).code == 0
 

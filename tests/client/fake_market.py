@@ -111,7 +111,7 @@ class FakeMarket:
         return self.read(path, request)
 
     def read(self, path: str, request: httpx2.Request) -> Any:
-        *_, kind, name = ["", *path.strip("/").split("/")]
+        *_, kind, name = ["", *path.removesuffix("/cancel").strip("/").split("/")]
         if path == "/v1/sessions":
             wanted = request.url.params.get("key")
             return {"data": [self.session_row(s) for s, key in self.chain.held if key == wanted]}

@@ -13,7 +13,9 @@ from marketplace.client.flows import FlowJob, FlowStatement, given_inputs
 from marketplace.client.purchases import Terms
 from marketplace.client.verify import passed, verify_receipt
 from marketplace.protocol.errors import BadRequest, ErrorCode
+from marketplace.protocol.hexes import to_hex
 from tests.client.fake_market import FakeMarket
+from tests.client.fakes import MODEL_ID
 from tests.client.map_jobs import Killed, dies_at, lines, paid_by_vouchers
 
 FLOW = """
@@ -136,6 +138,19 @@ async def test_changed_step_is_bought_again_with_what_it_changes_and_nothing_els
     await run(watt, job_of(tmp_path, changed, question="Tone"))
     # The labels come out the same, so that nothing behind them is asked anew.
     assert len(market.orders) == 8
+
+
+async def test_step_that_names_another_model_gets_that_one(
+    watt: AsyncWattline, market: FakeMarket, tmp_path: Path
+) -> None:
+    await run(watt, job_of(tmp_path))
+    market.names.add("other")
+    market.calls.clear()
+    changed = FLOW.replace('task = "rerank"\nmodel = "tiny-chat"', 'task = "rerank"\nmodel = "other"')
+    assert (await run(watt, job_of(tmp_path, changed))).failed == 0
+    quoted = [body["model"] for _, path, body in market.calls if path == "/v1/quotes"]
+    assert quoted == ["other", to_hex(MODEL_ID)]
+    assert len(market.orders) == 6
 
 
 async def test_cap_holds_for_the_whole_and_the_rest_can_be_done_later(

@@ -129,3 +129,15 @@ async def test_no_node_at_all_is_said_before_anything_else(
     with pytest.raises(GatewayProblem) as caught:
         await mapping.forecast(watt, job_of(tmp_path))
     assert caught.value.code is ErrorCode.NO_NODE
+
+
+async def test_model_that_is_not_offered_for_the_task_is_said_to_be_that(
+    watt: AsyncWattline, market: FakeMarket, tmp_path: Path
+) -> None:
+    original = market.quotes
+    market.quotes = lambda body: {  # type: ignore[method-assign]
+        "quotes": [row | {"eligible": False, "why_not": "unsupported"} for row in original(body)["quotes"]]
+    }
+    with pytest.raises(BadRequest, match="tiny-chat is not offered for chat") as caught:
+        await mapping.forecast(watt, job_of(tmp_path))
+    assert caught.value.code is ErrorCode.UNSUPPORTED

@@ -35,7 +35,7 @@ class Terminal:
         """The same, still running."""
         command = [str(Path(sys.executable).with_name("watt")), *words]
         return subprocess.Popen(
-            command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True
         )
 
     def json(self, *words: str, code: int = 0) -> Any:

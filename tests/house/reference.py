@@ -13,7 +13,7 @@ import typer.main
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
-from marketplace.protocol.errors import SPECS
+from marketplace.protocol.errors import SPECS, ErrorCode, WattError
 from marketplace.protocol.phases import ENDINGS
 from marketplace.telemetry.names import LOG_DOCS, METRICS, SPAN_DOCS
 
@@ -73,7 +73,7 @@ def metrics_page() -> str:
 
 def commands_page() -> str:
     """Every command with its options."""
-    parts = [HEAD, "# Commands\n"]
+    parts = [HEAD, "# Commands\n", _exit_codes()]
     for path, command in commands():
         parts.append(f"## `{path}`\n\n{(command.help or command.short_help or '').strip().splitlines()[0]}\n")
         rows = [
@@ -84,6 +84,18 @@ def commands_page() -> str:
         if rows:
             parts.append(_table(("option or argument", "what"), rows) + "\n")
     return "\n".join(parts)
+
+
+def _exit_codes() -> str:
+    """How a command ends, and the error codes behind each end."""
+    from marketplace.cli.exits import Exit, exit_of
+
+    behind = {code: [error for error in ErrorCode if exit_of(WattError(error)) is code] for code in Exit}
+    rows = [
+        (int(code), code.name.lower(), ", ".join(f"`{error}`" for error in behind[code])) for code in Exit
+    ]
+    text = "With `--json` a command prints one JSON object; `json/` beside this page has its schema.\n"
+    return f"{text}\n{_table(('exit code', 'what', 'error codes'), rows)}\n"
 
 
 def commands() -> list[tuple[str, Any]]:

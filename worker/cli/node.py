@@ -79,7 +79,7 @@ def top(
 
 
 @app.command()
-def drain(data_dir: DataDir = None, timeout: Timeout = 900) -> None:
+def drain(data_dir: DataDir = None, timeout: Timeout = 900, as_json: AsJson = False) -> None:
     """Take no more orders, finish and settle what runs, then stop the node.
 
     Example: watt node drain --timeout 120
@@ -93,7 +93,7 @@ def drain(data_dir: DataDir = None, timeout: Timeout = 900) -> None:
         Notes(Ledger(settings.ledger)).ask_drain()
         if not wait(lambda: not _alive(running.pid), timeout):
             fail(f"the node still runs after {timeout} s", "Wait, or stop it with Ctrl-C in its terminal.")
-    typer.echo("drained and stopped")
+    typer.echo(json.dumps({"drained": True, "pid": running.pid}) if as_json else "drained and stopped")
 
 
 @app.command()

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from marketplace.chain import models as register
 from marketplace.protocol.hexes import from_hex, to_hex
+from tests.cli import shapes
 from tests.hardhat import ROOT, Chain, key
 from tests.worker.inference.conftest import llama_config, save_chat_model
 from worker.cli.models import app
@@ -29,6 +30,7 @@ COMMANDS = ["add", "verify", "publish", "load", "roll-out", "promote", "roll-bac
 
 def run(*arguments: str) -> tuple[int, str, str]:
     result = CliRunner().invoke(app, list(arguments))
+    shapes.look(["models", *arguments], result.stdout)
     return result.exit_code, result.stdout, result.stderr
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from tests.cli import shapes
 from tests.worker.settle.fake_escrow import CHALLENGE, EXPIRES_AT, ClaimBench
 from worker.cli.node import app
 from worker.ledger import Ledger
@@ -15,6 +16,7 @@ from worker.node.facts import Notes
 
 def run(*arguments: str) -> tuple[int, str, str]:
     result = CliRunner().invoke(app, list(arguments))
+    shapes.look(["node", *arguments], result.stdout)
     return result.exit_code, result.stdout, result.stderr
 
 
