@@ -18,12 +18,14 @@ from pydantic import ValidationError
 
 from marketplace.api.app import create_app
 from marketplace.api.routes.system import Check, Health
+from marketplace.batches.step import Limits
 from marketplace.chain.client import ChainClient
 from marketplace.chain.deployment import Deployment
 from marketplace.chain.sender import Sender
 from marketplace.dispatch.terms import Terms
 from marketplace.flow import Market
 from marketplace.funding.vault import Vault, load_secret
+from marketplace.keeper.batches import BatchRunner
 from marketplace.keeper.clockwork import Clockwork
 from marketplace.keeper.follow import Follower
 from marketplace.keeper.loops import LoopBoard, run_loop
@@ -96,6 +98,7 @@ class _Gateway:
             self.chain, self.store, self.follower.read_anew, settled, metrics=self.metrics
         )
         self.clockwork = Clockwork(self.market)
+        self.runner = BatchRunner(self.market, in_flight=settings.batch_jobs_in_flight)
 
     async def run(self) -> None:
         """Serves until told to stop; then loops end after their turn, links and database close."""
@@ -117,6 +120,7 @@ class _Gateway:
             ("follow", self.follower.step, settings.follow_every_ms),
             ("pump", self.pump.step, settings.pump_every_ms),
             ("clockwork", self.clockwork.step, settings.clockwork_every_ms),
+            ("batches", self.runner.step, settings.batches_every_ms),
             ("sweep", self.clockwork.sweep, settings.sweep_every_ms),
             ("reconcile", self.reconciler.step, settings.reconcile_every_ms),
         )
@@ -124,7 +128,8 @@ class _Gateway:
 
     def _server(self) -> uvicorn.Server:
         health = Health(checks=self._checks, lag_blocks=self._lag_blocks)
-        app = create_app(self.market, health, max_body_bytes=self.settings.max_body_bytes)
+        most, limits = self.settings.max_body_bytes, _limits(self.settings)
+        app = create_app(self.market, health, max_body_bytes=most, limits=limits)
         config = uvicorn.Config(
             app,
             host=self.settings.host,
@@ -205,6 +210,16 @@ def _terms(settings: Settings) -> Terms:
         heartbeat_ms=settings.heartbeat_ms,
         job_timeout_ms=settings.job_timeout_ms,
         delivery_grace_ms=settings.delivery_grace_ms,
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        most_file_bytes=settings.max_file_bytes,
+        most_line_bytes=settings.max_body_bytes,
+        most_lines=settings.max_file_lines,
+        most_kept_bytes=settings.max_kept_bytes,
+        most_unfinished=settings.max_unfinished_batches,
     )
 
 

@@ -23,8 +23,9 @@ log = get_logger(__name__)
 class Edge:
     """Outermost ASGI layer."""
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, metrics: Metrics) -> None:
-        self._app, self._max_body_bytes, self._metrics = app, max_body_bytes, metrics
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, max_upload_bytes: int, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+        self._max_body_bytes, self._max_upload_bytes = max_body_bytes, max_upload_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request; WebSockets and lifespan pass through."""
@@ -36,7 +37,7 @@ class Edge:
         answer = _Answer(send, request_id)
         started = time.monotonic()
         with bound(request_id=request_id):
-            await self._guarded(scope, _Bounded(receive, self._max_body_bytes), answer)
+            await self._guarded(scope, _Bounded(receive, self._limit(scope)), answer)
         self._observe(scope, answer.status, time.monotonic() - started)
 
     async def _guarded(self, scope: Scope, receive: _Bounded, answer: _Answer) -> None:
@@ -46,8 +47,8 @@ class Edge:
                     scope, receive, answer
                 )
                 return
-            if _declared(scope) > self._max_body_bytes:
-                problem = BadRequest(ErrorCode.BODY_TOO_LARGE, f"at most {self._max_body_bytes} bytes")
+            if _declared(scope) > self._limit(scope):
+                problem = BadRequest(ErrorCode.BODY_TOO_LARGE, f"at most {self._limit(scope)} bytes")
                 await problems.response_of(problem, answer.request_id)(scope, receive, answer)
                 return
             await self._app(scope, receive, answer)
@@ -57,6 +58,10 @@ class Edge:
                 raise
             broken = Broken(ErrorCode.INTERNAL)
             await problems.response_of(broken, answer.request_id)(scope, receive, answer)
+
+    def _limit(self, scope: Scope) -> int:
+        # A file goes to disk line by line; every other body is read into memory.
+        return self._max_upload_bytes if scope["path"] == "/v1/files" else self._max_body_bytes
 
     def _observe(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unknown")

@@ -56,6 +56,11 @@ class Funded:
     seq: int
 
 
+def purses(tx: Tx, key: str, node_ids: Sequence[int]) -> list[rules.Purse]:
+    """What a key's open sessions with these nodes may still spend, soonest to expire first."""
+    return [_purse(row) for row in sessions.spendable(tx, key, node_ids)]
+
+
 def reserve(tx: Tx, key: str, prices: Sequence[rules.Price], deadline_ms: int) -> Funded:
     """Sets the ceiling of the first payable price aside and takes a seq.
 
@@ -63,8 +68,7 @@ def reserve(tx: Tx, key: str, prices: Sequence[rules.Price], deadline_ms: int) -
         BadRequest: no session of this key pays any of them.
         LostRace: another order took the money first (PostgreSQL only); ask again.
     """
-    rows = sessions.spendable(tx, key, [price.node_id for price in prices])
-    place, purse = rules.choose(prices, [_purse(row) for row in rows], deadline_ms)
+    place, purse = rules.choose(prices, purses(tx, key, [price.node_id for price in prices]), deadline_ms)
     seq = sessions.reserve(tx, purse.session_id, prices[place].ceiling_atoms)
     return Funded(place=place, session_id=purse.session_id, seq=seq)
 

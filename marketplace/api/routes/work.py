@@ -9,6 +9,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from marketplace import delivery
 from marketplace.api import problems, views, waiting
 from marketplace.api.auth import bearer
 from marketplace.dispatch.terms import Ask
@@ -110,7 +111,7 @@ async def _placed(
         else money.to_atoms(limit, market.deployment.token_decimals, "max_cost"),
         node_id=call.node,
         streamed=streamed,
-        idempotency=_idempotency(request, key.address),
+        idempotency=idempotency_of(request, key.address),
         fingerprint=keccak(canonical_json(call.model_dump(mode="json"))).hex(),
         # OpenAI clients count their own retries, and send no idempotency key.
         repeated=request.headers.get("x-stainless-retry-count", "0") not in ("", "0"),
@@ -159,7 +160,7 @@ def _answer(market: Market, body: dict[str, Any], found: views.Delivery, ask: As
 
 
 def _extras(market: Market, found: views.Delivery) -> dict[str, Any]:
-    return {"usage": waiting.usage_of(found, market), "job_id": found.job.job_id, "receipt": found.bundle}
+    return delivery.extras(found, market.deployment)
 
 
 def _headers(job_id: str, ask: Ask) -> dict[str, str]:
@@ -174,7 +175,8 @@ def trace_of(market: Market, request: Request) -> str:
     return ids.trace_id(market.random(16))
 
 
-def _idempotency(request: Request, key: str) -> str | None:
+def idempotency_of(request: Request, key: str) -> str | None:
+    """What the caller's own name for this call stands for; no other key's is the same."""
     given = request.headers.get("idempotency-key")
     return keccak(f"{key}\0{given}".encode()).hex() if given else None
 
