@@ -180,7 +180,7 @@ class BatchRunner:
         except BadRequest as problem:
             if not rules.is_lines_fault(problem.code):
                 return problem
-            await self._keep(batch, [self._failed(batch, line, problem)])
+            await self._keep(batch, self._failed(batch, line, problem))
             return None
         self._probe("batch.placed")
         await market.write(lambda tx: batches.place(tx, line, running.job_id))
@@ -209,10 +209,11 @@ class BatchRunner:
     async def _collect(self, batch: BatchRow) -> None:
         placed = await self._market.read(lambda tx: batches.placed(tx, batch.batch_id))
         ended = [(line, job) for line, job in placed if job.ended_at_ms is not None]
-        if ended:
-            results = [await self._result(batch, line, job) for line, job in ended]
+        # One by one: an answer may have megabytes.
+        for line, job in ended:
+            result = await self._result(batch, line, job)
             self._probe("batch.read")
-            await self._keep(batch, results)
+            await self._keep(batch, result)
 
     async def _result(self, batch: BatchRow, line: BatchLineRow, job: JobRow) -> _Result:
         problem = delivery.problem_of(job, job.job_id)
@@ -251,12 +252,11 @@ class BatchRunner:
         body = shapes.refused(name, line.custom_id, problem)
         return _Result(line=line, state=LineState.FAILED, body=body)
 
-    async def _keep(self, batch: BatchRow, results: Sequence[_Result]) -> None:
-        await self._market.write(lambda tx: _keep(tx, batch, results))
-        for result in results:
-            if result.state is not LineState.WAITING:
-                end = "completed" if result.state is LineState.DONE else "failed"
-                self._market.metrics.count("batch_lines_total", end=end)
+    async def _keep(self, batch: BatchRow, result: _Result) -> None:
+        await self._market.write(lambda tx: _keep(tx, batch, result))
+        if result.state is not LineState.WAITING:
+            end = "completed" if result.state is LineState.DONE else "failed"
+            self._market.metrics.count("batch_lines_total", end=end)
 
     def _pause(self, batch_id: str, model: str) -> None:
         now, last = self._market.clock(), self._pauses.get((batch_id, model))
@@ -282,16 +282,14 @@ def _ask_of(batch: BatchRow, line: BatchLineRow, key: Signer, entry: shapes.Entr
     )
 
 
-def _keep(tx: Tx, batch: BatchRow, results: Sequence[_Result]) -> None:
-    for result in results:
-        line = result.line
-        if result.state is LineState.WAITING:
-            batches.put_back(tx, line, result.tries)
-            continue
-        batches.end(tx, line, result.state, result.spent)
-        is_done = result.state is LineState.DONE
-        file_id = batch.output_file_id if is_done else batch.error_file_id
-        files.add_lines(tx, file_id, [(line.number, result.body)])
+def _keep(tx: Tx, batch: BatchRow, result: _Result) -> None:
+    line = result.line
+    if result.state is LineState.WAITING:
+        batches.put_back(tx, line, result.tries)
+        return
+    batches.end(tx, line, result.state, result.spent)
+    file_id = batch.output_file_id if result.state is LineState.DONE else batch.error_file_id
+    files.add_lines(tx, file_id, [(line.number, result.body)])
 
 
 def _expire(tx: Tx, batch_id: str) -> BatchRow:

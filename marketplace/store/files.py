@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Final
 
 from sqlalchemy import func, insert
@@ -12,8 +11,9 @@ from sqlmodel import Session, col, delete, select
 from marketplace.store.batch_tables import FileLineRow, FileRow
 
 Numbered = tuple[int, bytes]
-# Lines may be a megabyte each: a few at a time bound what is in memory.
-_AT_ONCE: Final = 50
+# Lines may have megabytes, and a file ten thousand: what is in memory at a time is bounded.
+_AT_ONCE: Final = 200
+_BYTES_AT_ONCE: Final = 4 << 20
 
 
 def add(tx: Session, row: FileRow, lines: Iterable[Numbered] = ()) -> None:
@@ -63,13 +63,17 @@ def kept_bytes(tx: Session, key: str) -> int:
     return int(found or 0)
 
 
-def lines(tx: Session, file_id: str, after: int, limit: int = _AT_ONCE) -> list[Numbered]:
-    """Lines of a file above a number, in order."""
+def lines(tx: Session, file_id: str, after: int, most_bytes: int = _BYTES_AT_ONCE) -> list[Numbered]:
+    """The next lines of a file above a number, in order: as many as fit, but at least one."""
+    until = _fitting(tx, file_id, after, most_bytes)
     query = (
         select(FileLineRow.number, FileLineRow.body)
-        .where(FileLineRow.file_id == file_id, col(FileLineRow.number) > after)
+        .where(
+            FileLineRow.file_id == file_id,
+            col(FileLineRow.number) > after,
+            col(FileLineRow.number) <= until,
+        )
         .order_by(col(FileLineRow.number))
-        .limit(limit)
     )
     return [(number, body) for number, body in tx.exec(query)]
 
@@ -92,7 +96,30 @@ def remove(tx: Session, file_id: str) -> None:
     tx.exec(delete(FileRow).where(col(FileRow.file_id) == file_id))
 
 
+def _fitting(tx: Session, file_id: str, after: int, most_bytes: int) -> int:
+    query = (
+        select(FileLineRow.number, func.length(FileLineRow.body))
+        .where(FileLineRow.file_id == file_id, col(FileLineRow.number) > after)
+        .order_by(col(FileLineRow.number))
+        .limit(_AT_ONCE)
+    )
+    until, taken = after, 0
+    for number, size in tx.exec(query):
+        taken += size
+        if until != after and taken > most_bytes:
+            break
+        until = number
+    return until
+
+
 def _parts(lines: Iterable[Numbered]) -> Iterator[list[Numbered]]:
-    rest = iter(lines)
-    while part := list(islice(rest, _AT_ONCE)):
+    part: list[Numbered] = []
+    taken = 0
+    for number, body in lines:
+        part.append((number, body))
+        taken += len(body)
+        if len(part) == _AT_ONCE or taken > _BYTES_AT_ONCE:
+            yield part
+            part, taken = [], 0
+    if part:
         yield part

@@ -10,18 +10,25 @@ def file_row(file_id="file-a", **changes):
 
 
 def test_lines_come_back_in_order_a_few_at_a_time(store):
-    bodies = [(number, b"%d\n" % number) for number in range(1, 121)]
+    bodies = [(number, b"%d\n" % number) for number in range(1, 421)]
     with store.transaction() as tx:
         files.add(tx, file_row(), reversed(bodies))
         files.add(tx, file_row("file-b"), [(1, b"other")])
     found, after = [], 0
     with store.reading() as tx:
         while part := files.lines(tx, "file-a", after):
-            assert len(part) <= 50
+            assert len(part) <= 200
             found, after = found + part, part[-1][0]
         assert files.line(tx, "file-a", 7) == b"7\n"
-        assert files.line(tx, "file-a", 121) is None
+        assert files.line(tx, "file-a", 421) is None
     assert found == bodies
+
+
+def test_large_lines_come_as_many_as_fit_and_one_that_fits_nowhere_alone(store):
+    with store.transaction() as tx:
+        files.add_lines(tx, "file-a", [(number, b"x" * size) for number, size in enumerate((4, 6, 99, 1), 1)])
+        found = [[number for number, _ in files.lines(tx, "file-a", after, 10)] for after in range(5)]
+    assert found == [[1, 2], [2], [3], [4], []]
 
 
 def test_size_is_that_of_the_lines_in_bytes(store):

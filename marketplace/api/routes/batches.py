@@ -154,7 +154,7 @@ def _usage(row: BatchRow, deployment: Deployment, *, is_over: bool) -> dict[str,
 
 
 def _errors(tx: Tx, row: BatchRow) -> dict[str, Any]:
-    lines = files.lines(tx, row.error_file_id, 0, _SHOWN_ERRORS)
+    lines = files.lines(tx, row.error_file_id, 0)[:_SHOWN_ERRORS]
     told = [(number, json.loads(body)["response"]["body"]["error"]) for number, body in lines]
     data = [
         {"code": error["code"], "message": error["message"], "param": error["param"], "line": number}
