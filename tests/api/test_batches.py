@@ -82,6 +82,10 @@ async def test_batch_above_its_max_cost_is_refused_and_one_at_it_is_not(tmp_path
             await started(client, lines, **limit(most - 1))
         assert (refused.value.status_code, refused.value.code) == (402, "price_above_max")
         assert (refused.value.body["charged"], (await client.batches.list()).data) == (False, [])
+        # Whoever asks with a max_cost of 0 is told the price, and orders nothing.
+        with pytest.raises(APIStatusError) as priced:
+            await started(client, lines, **limit(0))
+        assert f"may cost {most} atoms" in priced.value.message
         batch = await started(client, lines, **limit(most))
         assert batch.model_extra["max_cost_atoms"] == str(most)
 

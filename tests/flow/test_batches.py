@@ -164,6 +164,9 @@ async def test_failed_line_goes_to_the_error_file_uncharged_and_after_three_trie
         assert len(set(tried)) == 3
         assert g.session(opened[1]).owed_atoms == 2 * COST
         assert len(await lines_of(client, done.output_file_id)) == 2
+        shown = g.market.metrics.render().decode()
+        assert 'watt_batch_lines_total{end="completed"} 2.0' in shown
+        assert 'watt_batch_lines_total{end="failed"} 1.0' in shown
 
 
 async def test_node_failure_that_passes_costs_nothing_and_loses_nothing(tmp_path):
