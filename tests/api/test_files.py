@@ -71,6 +71,11 @@ async def test_files_are_listed_page_by_page_in_both_orders(tmp_path):
         page = await client.files.list(limit=2)
         assert (page.has_more, len(page.data)) == (True, 2)
         assert (await client.files.list(purpose="batch_output")).data == []
+        for query in ("purpose=%00", "limit=0", "limit=10001", "after=job_a", "order=up"):
+            answer = await g.http.get(
+                f"/v1/files?{query}", headers={"authorization": f"Bearer {client.api_key}"}
+            )
+            check_problem(answer, 422, "invalid_request")
 
 
 async def test_files_of_one_moment_are_listed_once_each(tmp_path):

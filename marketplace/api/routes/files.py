@@ -71,7 +71,7 @@ def _fetching(router: APIRouter, market: Market) -> None:
         limit: int = Query(default=100, ge=1, le=10_000, description="At most 1000 come at a time."),
         after: str | None = Query(default=None, pattern=FILE_ID),
         order: Literal["asc", "desc"] = "desc",
-        purpose: str | None = Query(default=None, max_length=32),
+        purpose: str | None = Query(default=None, pattern="^[a-z_-]{1,32}$"),
     ) -> dict[str, Any]:
         """Lists the caller's files, newest first."""
         key, most = (await bearer(market, request)).address, min(limit, _MOST_AT_ONCE)
