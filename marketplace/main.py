@@ -20,12 +20,14 @@ from marketplace.api.app import create_app
 from marketplace.api.bodies import BodyLimits
 from marketplace.api.limits import Rates, networks
 from marketplace.api.routes.system import Check, Health
+from marketplace.batches.step import Limits
 from marketplace.chain.client import ChainClient
 from marketplace.chain.deployment import Deployment
 from marketplace.chain.sender import Sender
 from marketplace.dispatch.terms import Terms
 from marketplace.flow import Market
 from marketplace.funding.vault import Vault, load_secret
+from marketplace.keeper.batches import BatchRunner
 from marketplace.keeper.clockwork import Clockwork
 from marketplace.keeper.follow import Follower
 from marketplace.keeper.loops import LoopBoard, run_loop
@@ -100,6 +102,7 @@ class _Gateway:
         )
         self.clockwork = Clockwork(self.market)
         self.door: Door | None = None
+        self.runner = BatchRunner(self.market, in_flight=settings.batch_jobs_in_flight)
 
     async def run(self) -> None:
         """Serves until told to stop; then loops end after their turn, links and database close."""
@@ -123,6 +126,7 @@ class _Gateway:
             ("follow", self.follower.step, settings.follow_every_ms),
             ("pump", self.pump.step, settings.pump_every_ms),
             ("clockwork", self.clockwork.step, settings.clockwork_every_ms),
+            ("batches", self.runner.step, settings.batches_every_ms),
             ("sweep", self.clockwork.sweep, settings.sweep_every_ms),
             ("reconcile", self.reconciler.step, settings.reconcile_every_ms),
         )
@@ -136,6 +140,7 @@ class _Gateway:
             max_body_bytes=self.settings.max_body_bytes,
             body_limits=_body_limits(self.settings),
             rates=_rates(self.settings),
+            limits=_limits(self.settings),
         )
         if is_installed():
             self.door = mount(app, self.market, max_body_bytes=self.settings.max_body_bytes)
@@ -243,6 +248,16 @@ def _rates(settings: Settings) -> Rates:
         per_address=settings.calls_per_minute_by_address,
         store_url=settings.rate_store_url.get_secret_value(),
         proxies=networks(settings.trusted_proxies),
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        most_file_bytes=settings.max_file_bytes,
+        most_line_bytes=settings.max_body_bytes,
+        most_lines=settings.max_file_lines,
+        most_kept_bytes=settings.max_kept_bytes,
+        most_unfinished=settings.max_unfinished_batches,
     )
 
 

@@ -54,10 +54,20 @@ class Settings(BaseSettings):
     trusted_proxies: str = Field(
         default="", description="Networks, as 10.0.0.0/8, whose X-Forwarded-For is believed; between commas."
     )
+    max_file_bytes: int = Field(default=32 << 20, ge=1_024, description="Largest file of requests.")
+    max_file_lines: int = Field(default=10_000, ge=1, description="Most lines of a file of requests.")
+    max_kept_bytes: int = Field(
+        default=256 << 20, ge=1_024, description="Most bytes the files of one key take up."
+    )
+    max_unfinished_batches: int = Field(default=20, ge=1, description="Most batches of one key at a time.")
+    batch_jobs_in_flight: int = Field(
+        default=16, ge=1, description="Jobs of all batches together that nodes have at a time."
+    )
     confirmations: int = Field(default=1, ge=1, description="Blocks until a transaction counts as final.")
     follow_every_ms: int = Field(default=500, ge=50, description="Pause between looks at the chain.")
     pump_every_ms: int = Field(default=250, ge=50, description="Pause between looks at the outbox.")
     clockwork_every_ms: int = Field(default=250, ge=50, description="Pause between looks at leases.")
+    batches_every_ms: int = Field(default=250, ge=50, description="Pause between looks at batches.")
     sweep_every_ms: int = Field(default=10_000, ge=100, description="Pause between sweeps of dead sessions.")
     reconcile_every_ms: int = Field(default=60_000, ge=1_000, description="Pause between reconciliations.")
     max_lag_blocks: int = Field(default=20, ge=1, description="Follower lag above which /readyz says no.")

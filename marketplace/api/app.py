@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
+from typing import Final
 
 from fastapi import FastAPI
 
@@ -11,9 +13,24 @@ from marketplace.api.bodies import BodyLimits
 from marketplace.api.charges import charge_now
 from marketplace.api.edge import Edge
 from marketplace.api.limits import RateLimits, Rates
-from marketplace.api.routes import account, completions, jobs, keys, responses, system, unsupported, work
+from marketplace.api.routes import (
+    account,
+    batches,
+    completions,
+    files,
+    jobs,
+    keys,
+    responses,
+    system,
+    unsupported,
+    work,
+)
 from marketplace.api.routes.system import Health
+from marketplace.batches.desk import Desk
+from marketplace.batches.step import Limits
 from marketplace.flow import Market
+
+_FORM_BYTES: Final = 64 << 10
 
 
 def create_app(
@@ -23,8 +40,11 @@ def create_app(
     max_body_bytes: int,
     body_limits: BodyLimits | None = None,
     rates: Rates | None = None,
+    limits: Limits | None = None,
 ) -> FastAPI:
     """The gateway's app over one market; `max_body_bytes` alone means the usual limits of bodies."""
+    desk = Desk(market, limits or Limits(most_line_bytes=max_body_bytes))
+    most_upload_bytes = desk.limits.most_file_bytes + _FORM_BYTES
     app = FastAPI(
         title="Wattline",
         description="The compute market agents pay for themselves.",
@@ -40,6 +60,8 @@ def create_app(
         responses.routes(market),
         jobs.routes(market),
         keys.routes(market),
+        files.routes(market, desk),
+        batches.routes(market, desk),
         account.routes(market),
         system.routes(market, health),
         link.routes(market),
@@ -48,7 +70,9 @@ def create_app(
         app.include_router(router)
     app.add_middleware(
         Edge,
-        body_limits=body_limits or BodyLimits(max_bytes=max_body_bytes),
+        body_limits=replace(
+            body_limits or BodyLimits(max_bytes=max_body_bytes), max_upload_bytes=most_upload_bytes
+        ),
         rate_limits=RateLimits(rates or Rates()),
         metrics=market.metrics,
         charge=charge,

@@ -12,6 +12,7 @@ from starlette.types import Message, Receive, Scope
 
 from marketplace.protocol.errors import BadRequest, ErrorCode
 
+UPLOADS: Final = "/v1/files"
 _TEXT: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _BRACKET: Final = re.compile(rb"[\[\]{}]")
 _NO_JSON: Final = re.compile(rb"NaN|Infinity")
@@ -19,11 +20,16 @@ _NO_JSON: Final = re.compile(rb"NaN|Infinity")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BodyLimits:
-    """What a body may be; `timeout_ms` is for all of it."""
+    """What a body may be; `timeout_ms` is for all of it, `max_upload_bytes` for a form with a file."""
 
     max_bytes: int
+    max_upload_bytes: int = 0
     max_depth: int = 64
     timeout_ms: int = 15_000
+
+    def most_bytes(self, scope: Scope) -> int:
+        """Largest body of a request. A file goes to disk line by line; all else is read into memory."""
+        return max(self.max_bytes, self.max_upload_bytes if scope["path"] == UPLOADS else 0)
 
 
 def check_head(scope: Scope, limits: BodyLimits) -> None:
@@ -31,8 +37,8 @@ def check_head(scope: Scope, limits: BodyLimits) -> None:
     if "\x00" in scope["path"]:
         raise BadRequest(ErrorCode.NOT_FOUND)
     length = header(scope, b"content-length")
-    if (int(length) if length.isdigit() else 0) > limits.max_bytes:
-        raise _too_large(limits)
+    if (int(length) if length.isdigit() else 0) > limits.most_bytes(scope):
+        raise _too_large(limits.most_bytes(scope))
     encoding = header(scope, b"content-encoding").strip().lower()
     if encoding not in ("", "identity"):
         raise BadRequest(ErrorCode.BODY_COMPRESSED, f"Content-Encoding is {encoding[:40]!r}")
@@ -43,8 +49,8 @@ async def taken(scope: Scope, receive: Receive, limits: BodyLimits) -> Receive:
     if not _has_body(scope):
         return receive
     if header(scope, b"content-type").lower().startswith("multipart/"):
-        return _form(_Bounded(receive, limits))
-    bounded, parts, last = _Bounded(receive, limits), [], None
+        return _form(_Bounded(receive, limits, limits.most_bytes(scope)))
+    bounded, parts, last = _Bounded(receive, limits, limits.max_bytes), [], None
     while last is None:
         message = await bounded()
         parts.append(message.get("body", b""))
@@ -90,8 +96,9 @@ def header(scope: Scope, name: bytes) -> str:
 class _Bounded:
     """A body that stays inside its size and time."""
 
-    def __init__(self, receive: Receive, limits: BodyLimits) -> None:
-        self._receive, self._limits, self._left = receive, limits, limits.max_bytes
+    def __init__(self, receive: Receive, limits: BodyLimits, most_bytes: int) -> None:
+        self._receive, self._limits = receive, limits
+        self._most = self._left = most_bytes
         self._until = asyncio.get_running_loop().time() + limits.timeout_ms / 1000
         self._ended = False
 
@@ -107,7 +114,7 @@ class _Bounded:
         self._ended = message["type"] != "http.request" or not message.get("more_body")
         self._left -= len(message.get("body", b""))
         if self._left < 0:
-            raise _too_large(self._limits)
+            raise _too_large(self._most)
         return message
 
 
@@ -135,5 +142,5 @@ def _is_utf8(body: bytes) -> bool:
     return True
 
 
-def _too_large(limits: BodyLimits) -> BadRequest:
-    return BadRequest(ErrorCode.BODY_TOO_LARGE, f"at most {limits.max_bytes} bytes")
+def _too_large(most_bytes: int) -> BadRequest:
+    return BadRequest(ErrorCode.BODY_TOO_LARGE, f"at most {most_bytes} bytes")

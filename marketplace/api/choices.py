@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 from fastapi import Request
 
+from marketplace import delivery
 from marketplace.api import problems, views, waiting
 from marketplace.api.once import mark
 from marketplace.dispatch.terms import Ask
 from marketplace.flow import Market, Running
-from marketplace.openai import billing
 from marketplace.openai.answers import Piece
 from marketplace.protocol.errors import BadRequest, ErrorCode, WattError
 from marketplace.protocol.hexes import keccak
@@ -100,7 +100,7 @@ async def lines(market: Market, placed: Placed, shape: Shape, request_id: str) -
     in_order = [ended[index] for index in sorted(ended)]
     found = [one.found for one in in_order if one.found is not None]
     if found:
-        yield waiting.event(shape.last() | extras(market, found))
+        yield waiting.event(shape.last() | delivery.extras(found, market.deployment))
     problem = _verdict(in_order, placed)
     if problem is not None:
         yield waiting.event(problems.body_of(problem, request_id))
@@ -128,20 +128,6 @@ async def follow(market: Market, running: Running) -> AsyncIterator[Piece | Ende
     if text or told:
         yield Piece(start=start, text=text, told=told)
     yield Ended(found=found)
-
-
-def extras(market: Market, found: Sequence[views.Delivery]) -> dict[str, Any]:
-    """Usage over all choices, and their receipts; the first one's under the names one choice has."""
-    used = billing.summed([waiting.spent(one) for one in found])
-    body: dict[str, Any] = {
-        "usage": billing.of_completion(found[0].job.task, used, waiting.currency(market)),
-        "job_id": found[0].job.job_id,
-        "receipt": found[0].bundle,
-    }
-    if len(found) > 1:
-        body["job_ids"] = [one.job.job_id for one in found]
-        body["receipts"] = [one.bundle for one in found]
-    return body
 
 
 def _choice(ask: Ask, index: int, payload: Payload) -> Ask:

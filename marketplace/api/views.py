@@ -1,28 +1,19 @@
-"""Rows as JSON. Amounts are decimal strings of atoms; bytes are 0x-hex, bodies base64."""
+"""Rows as JSON. Amounts are decimal strings of atoms."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from marketplace.api.charges import charge_of
-from marketplace.chain.deployment import Deployment
-from marketplace.funding.budgets import Left
-from marketplace.protocol.annex import AnyAnnex, read_annex
-from marketplace.protocol.errors import Broken, ErrorCode
-from marketplace.protocol.hexes import to_hex
-from marketplace.protocol.messages import Receipt
+from marketplace.delivery import Delivery as Delivery
+from marketplace.delivery import b64 as b64
+from marketplace.delivery import bundle as bundle
+from marketplace.delivery import delivery as delivery
+from marketplace.delivery import failed_delivery as failed_delivery
 from marketplace.protocol.payloads import Answer, task_type
 from marketplace.protocol.phases import ENDINGS, HAS_RESULT, EndReason, JobPhase, session_status
-from marketplace.store import events, jobs, offers, receipts, sessions, vouchers
+from marketplace.store import jobs, offers, receipts, sessions, vouchers
 from marketplace.store.tables import JobRow, NodeRow, OrderRow, ReceiptRow, SessionRow, Tx
-
-
-def b64(data: bytes) -> str:
-    """Base64 text."""
-    return base64.b64encode(data).decode()
 
 
 def session_view(row: SessionRow, now_at: int) -> dict[str, Any]:
@@ -108,78 +99,6 @@ def job_line(job: JobRow) -> dict[str, Any]:
     names = ("job_id", "phase", "end_reason", "task", "trace_id", "attempts", "created_at_ms", "ended_at_ms")
     line = {name: getattr(job, name) for name in names}
     return line | {"model": job.model_name, "settled_tx": job.settled_tx}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """Everything an answer to a caller is made of; `left` is what its key may still spend."""
-
-    job: JobRow
-    receipt: Receipt
-    answer: Answer
-    chunks: Sequence[bytes]
-    annex: AnyAnnex
-    ceiling_atoms: int
-    bundle: dict[str, Any]
-    left: Left | None = None
-
-
-def failed_delivery(tx: Tx, job: JobRow, deployment: Deployment) -> Delivery | None:
-    """The free receipt of a job whose last node failed, when it signed one that counts."""
-    row = receipts.find(tx, job.order_hash or "")
-    return None if row is None or row.superseded else delivery(tx, job, deployment)
-
-
-def delivery(tx: Tx, job: JobRow, deployment: Deployment) -> Delivery:
-    """Answer and receipt of a delivered job."""
-    row = receipts.find(tx, job.order_hash or "")
-    order = jobs.order(tx, job.order_hash or "")
-    if row is None or order is None:
-        raise Broken(ErrorCode.INTERNAL, f"job {job.job_id} is delivered but has no receipt")
-    chunks = receipts.chunks(tx, row.order_hash)
-    return Delivery(
-        job=job,
-        receipt=Receipt.decode(row.message),
-        answer=Answer(chunks),
-        chunks=chunks,
-        annex=read_annex(row.annex),
-        ceiling_atoms=order.max_amount_atoms,
-        bundle=bundle(tx, row, deployment, chunks),
-    )
-
-
-def bundle(tx: Tx, row: ReceiptRow, deployment: Deployment, chunks: Sequence[bytes]) -> dict[str, Any]:
-    """A receipt with all that is needed to verify it offline."""
-    order, job = jobs.order(tx, row.order_hash), jobs.find(tx, row.job_id)
-    offer = offers.find(tx, order.offer_hash) if order else None
-    session = sessions.find(tx, row.session_id)
-    if order is None or job is None or offer is None:
-        raise Broken(ErrorCode.INTERNAL, f"receipt {row.receipt_id} has lost its order")
-    paid_by = job.settled_tx if job.order_hash == row.order_hash else None
-    paid_block = events.block_of(tx, row.session_id, paid_by) if paid_by else None
-    return {
-        "version": 1,
-        "id": row.receipt_id,
-        "job_id": row.job_id,
-        "trace_id": job.trace_id,
-        "domain": {"chain_id": deployment.chain_id, "escrow": deployment.escrow},
-        "offer": {"message": to_hex(offer.message), "signature": to_hex(offer.signature)},
-        "order": {"message": to_hex(order.message), "signature": to_hex(order.signature)},
-        "key": job.key,
-        "receipt": {"message": to_hex(row.message), "signature": to_hex(row.signature)},
-        "fields": Receipt.decode(row.message).to_json(),
-        "annex": b64(row.annex),
-        "salt": to_hex(order.salt),
-        "request_payload": b64(job.payload),
-        "chunks": [b64(chunk) for chunk in chunks],
-        "node": {
-            "node_id": order.node_id,
-            "signer": order.signer,
-            "epoch": session.key_epoch if session else None,
-        },
-        "superseded": row.superseded,
-        "settlement": {"tx_hash": paid_by, "block": paid_block} if paid_block is not None else None,
-    }
 
 
 def _result(tx: Tx, job: JobRow, receipt: ReceiptRow | None) -> dict[str, Any] | None:

@@ -9,14 +9,13 @@ from dataclasses import replace
 from typing import Any, Final
 
 from marketplace.api import problems, views
+from marketplace.delivery import problem_of as problem_of
 from marketplace.flow import Market, Running
 from marketplace.funding import budgets
-from marketplace.openai import answers, billing
 from marketplace.protocol.errors import BadRequest, ErrorCode, LostRace, WattError
 from marketplace.protocol.payloads import Answer, Logprobs
-from marketplace.protocol.phases import ENDINGS, HAS_RESULT, EndReason, JobPhase
 from marketplace.store import jobs
-from marketplace.store.tables import JobRow, Tx
+from marketplace.store.tables import Tx
 
 _SLACK_MS: Final = 5_000
 SSE_HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -52,46 +51,6 @@ async def outcome(market: Market, job_id: str) -> views.Delivery:
         )
 
     return await market.read(load)
-
-
-def problem_of(job: JobRow | None, job_id: str) -> WattError | None:
-    """Why a job brought no answer; None when it did."""
-    if job is None or job.end_reason is None:
-        # Readers were sent away: this gateway stops. The same call again attaches to the same job.
-        detail = f"this gateway is restarting and the job goes on, not charged yet: see /v1/jobs/{job_id}"
-        hint = "Send the same call again, which is the same job, or ask for it."
-        return BadRequest(ErrorCode.NOT_READY, detail, job_id=job_id, hint=hint, outcome="pending")
-    if JobPhase(job.phase) in HAS_RESULT:
-        return None
-    ending = ENDINGS[EndReason(job.end_reason)]
-    if ending.problem is None:
-        return None
-    detail = f"{ending.sentence} ({job.detail})" if job.detail else ending.sentence
-    return BadRequest(ending.problem, detail, job_id=job.job_id)
-
-
-def usage_of(found: views.Delivery, market: Market) -> dict[str, Any]:
-    """OpenAI's usage of a delivered job."""
-    return answers.usage(
-        found.job.task,
-        found.receipt,
-        ceiling_atoms=found.ceiling_atoms,
-        energy_method=found.annex.energy_method,
-        decimals=market.deployment.token_decimals,
-        symbol=market.deployment.token_symbol,
-    )
-
-
-def spent(found: views.Delivery) -> billing.Spent:
-    """What a delivered job used and cost."""
-    method = found.annex.energy_method
-    return billing.spent(found.receipt, ceiling_atoms=found.ceiling_atoms, energy_method=method)
-
-
-def currency(market: Market) -> billing.Currency:
-    """The token of this market."""
-    deployment = market.deployment
-    return billing.Currency(decimals=deployment.token_decimals, symbol=deployment.token_symbol)
 
 
 class Merger:

@@ -64,6 +64,11 @@ class Funded:
     seq: int
 
 
+def purses(tx: Tx, key: str, node_ids: Sequence[int]) -> list[rules.Purse]:
+    """What a key's open sessions with these nodes may still spend, soonest to expire first."""
+    return [_purse(row) for row in sessions.spendable(tx, key, node_ids)]
+
+
 def reserve(tx: Tx, key: str, prices: Sequence[rules.Price], deadline_ms: int) -> Funded:
     """Sets the ceiling of the first payable price aside and takes a seq.
 

@@ -39,6 +39,10 @@ class ErrorCode(StrEnum):
     UNKNOWN_JOB = "unknown_job"
     UNKNOWN_RECEIPT = "unknown_receipt"
     UNKNOWN_SESSION = "unknown_session"
+    UNKNOWN_FILE = "unknown_file"
+    UNKNOWN_BATCH = "unknown_batch"
+    INVALID_FILE = "invalid_file"
+    FILE_IN_USE = "file_in_use"
     NO_SESSION = "no_session"
     SESSION_UNDERFUNDED = "session_underfunded"
     SESSION_EXPIRED = "session_expired"
@@ -105,6 +109,10 @@ SPECS: Final[dict[ErrorCode, ErrorSpec]] = {
     _C.UNKNOWN_JOB: ErrorSpec(404, "Job is not known", "Check the job id, and the key you ask with."),
     _C.UNKNOWN_RECEIPT: ErrorSpec(404, "Receipt is not known", "Check the id; a running job has none yet."),
     _C.UNKNOWN_SESSION: ErrorSpec(404, "Session is not known", "Open one on-chain and wait for its block."),
+    _C.UNKNOWN_FILE: ErrorSpec(404, "File is not known", "Check the file id, and the key you ask with."),
+    _C.UNKNOWN_BATCH: ErrorSpec(404, "Batch is not known", "Check the batch id, and the key you ask with."),
+    _C.INVALID_FILE: ErrorSpec(422, "File cannot be run", "Correct the named line, send it again."),
+    _C.FILE_IN_USE: ErrorSpec(409, "File is in use", "Cancel the batch that reads it, or wait for its end."),
     _C.NO_SESSION: ErrorSpec(402, "No open session", "Open a session for this key: POST /v1/sessions."),
     _C.SESSION_UNDERFUNDED: ErrorSpec(402, "Session has too little left", "Top it up, or lower max_tokens."),
     _C.SESSION_EXPIRED: ErrorSpec(402, "Session has expired", "Open a new session."),

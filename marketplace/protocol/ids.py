@@ -15,6 +15,16 @@ def job_id(random: bytes) -> str:
     return "job_" + _base32(random[:15])
 
 
+def file_id(random: bytes) -> str:
+    """`file-…` of 15 random bytes."""
+    return "file-" + _base32(random[:15])
+
+
+def batch_id(random: bytes) -> str:
+    """`batch_…` of 15 random bytes."""
+    return "batch_" + _base32(random[:15])
+
+
 def trace_id(random: bytes) -> str:
     """W3C trace id: 32 hex digits of 16 random bytes."""
     return random[:16].hex()

@@ -166,6 +166,8 @@ def chat_payload(call: requests.ChatCall) -> ChatPayload:
 
     Where the call names no seed, the order's hash gives one, which no retry changes.
     """
+    if call.n not in (None, 1):
+        raise BadRequest(ErrorCode.UNSUPPORTED, "one choice a call: n must be 1", param="n")
     payload = call.payload(0)
     return payload.model_copy(update={"seed": None}) if call.seed is None else payload
 

@@ -11,6 +11,11 @@ from typing import Any
 from sqlalchemy import BigInteger, Column, Index, LargeBinary, UniqueConstraint, text
 from sqlmodel import Field, Session, SQLModel
 
+from marketplace.store.batch_tables import BatchLineRow as BatchLineRow
+from marketplace.store.batch_tables import BatchRow as BatchRow
+from marketplace.store.batch_tables import FileLineRow as FileLineRow
+from marketplace.store.batch_tables import FileRow as FileRow
+
 # What a `with store.transaction()` gives: steps above take it as an argument and never import SQLModel.
 Tx = Session
 

@@ -43,6 +43,9 @@ class Log(StrEnum):
     CLAIM_SHORT = "claim_short"
     CLAIM_HELD = "claim_held"
     CLAIM_ENDED = "claim_ended"
+    BATCH_ACCEPTED = "batch_accepted"
+    BATCH_WAITS = "batch_waits"
+    BATCH_ENDED = "batch_ended"
     SESSION_OPENED = "session_opened"
     SESSION_CLOSED = "session_closed"
     CONTRACTS_DEPLOYED = "contracts_deployed"
@@ -92,6 +95,9 @@ LOG_DOCS: Final[dict[Log, str]] = {
     Log.CLAIM_SHORT: "A claim leaves receipts out, or was refused; the reason says why.",
     Log.CLAIM_HELD: "Receipts of a claim are disputed; the court decides about them.",
     Log.CLAIM_ENDED: "Nothing more comes of a claim; the session paid this much since it was made.",
+    Log.BATCH_ACCEPTED: "A file of calls was taken in; the key can pay all of them.",
+    Log.BATCH_WAITS: "Lines of a batch cannot be placed now; the reason is in the line.",
+    Log.BATCH_ENDED: "Every line of a batch has its answer or its problem.",
     Log.SESSION_OPENED: "The chain opened a session.",
     Log.SESSION_CLOSED: "The chain closed a session and returned the rest.",
     Log.CONTRACTS_DEPLOYED: "Contracts were deployed to a chain.",
@@ -173,6 +179,7 @@ METRICS: Final = (
         _FAST_SECONDS,
     ),
     MetricSpec("watt_jobs_total", _COUNTER, "Jobs that ended, by how.", ("task", "end")),
+    MetricSpec("watt_batch_lines_total", _COUNTER, "Lines of batches that ended, by how.", ("end",)),
     MetricSpec(
         "watt_job_stage_seconds", _HISTOGRAM, "Time a job spent in a stage.", ("stage",), _JOB_SECONDS
     ),

@@ -9,9 +9,12 @@ from collections import Counter
 import psycopg
 import pytest
 
+from marketplace.keeper.batches import BatchRunner
 from marketplace.protocol import wire
-from tests.flow.gateway import gateway
+from tests.batches.support import COST, chat_line, client_of, finished, lines_of, started
+from tests.flow.gateway import Clock, gateway
 from tests.flow.node import Node, bearer, chat_body, funded
+from tests.keeper.market import Cut, PowerCutError
 
 pytestmark = pytest.mark.postgres
 POSTGRES = "WATT_TEST_POSTGRES_URL"
@@ -78,3 +81,20 @@ async def test_text_postgres_cannot_keep_is_refused(tmp_path, url):
         zero = chat_body(messages=[{"role": "user", "content": "a\0b"}])
         answer = await g.http.post("/v1/chat/completions", json=zero, headers=bearer(secret))
         assert answer.status_code == 200
+
+
+async def test_batch_survives_a_power_cut_with_every_line_done_once(tmp_path, url):
+    clock = Clock()
+    async with gateway(tmp_path, clock=clock, url=url) as g:
+        secret, address = await g.new_key()
+        signer, session_id = g.put_node(1), g.put_session(address, 1)
+        async with Node(g, 1, signer) as node:
+            batch = await started(client_of(g, secret), [chat_line(i) for i in range(6)])
+            with pytest.raises(PowerCutError):
+                await finished(client_of(g, secret), batch.id, BatchRunner(g.market, probe=Cut(3)), [node])
+            await node.calm()
+    async with gateway(tmp_path, clock=clock, url=url) as g, Node(g, 1, signer) as node:
+        done = await finished(client_of(g, secret), batch.id, BatchRunner(g.market), [node])
+        assert (done.status, done.request_counts.completed) == ("completed", 6)
+        assert len(await lines_of(client_of(g, secret), done.output_file_id)) == 6
+        assert g.session(session_id).owed_atoms == 6 * COST

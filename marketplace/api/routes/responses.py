@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 
+from marketplace import delivery
 from marketplace.api import choices, problems, views, waiting
 from marketplace.api.auth import bearer, caller
 from marketplace.api.once import mark
@@ -113,7 +114,7 @@ def _line(event: dict[str, Any]) -> str:
 
 def _whole(market: Market, about: About, found: views.Delivery) -> dict[str, Any]:
     return responses.answered(about, found.answer) | {
-        "usage": billing.of_response(waiting.spent(found), waiting.currency(market)),
+        "usage": billing.of_response(delivery.spent(found), delivery.currency(market.deployment)),
         "completed_at": (found.job.ended_at_ms or 0) // 1000,
         "job_id": about.job_id,
         "receipt": found.bundle,

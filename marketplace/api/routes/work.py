@@ -9,6 +9,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from marketplace import delivery
 from marketplace.api import budget, choices, views, waiting
 from marketplace.api.auth import bearer
 from marketplace.api.once import mark, once_of
@@ -123,7 +124,7 @@ async def asked(
 
 def answer(market: Market, body: dict[str, Any], found: Sequence[views.Delivery], ask: Ask) -> Response:
     """A whole answer with usage, receipts, and what is left."""
-    whole = body | choices.extras(market, found)
+    whole = body | delivery.extras(found, market.deployment)
     headers = headers_of(found[0].job.job_id, ask) | budget.headers(found[-1].left, market.deployment)
     return JSONResponse(whole, headers=headers)
 
