@@ -14,7 +14,7 @@ from marketplace.client.callbook import Once
 from marketplace.client.work import Began, Done, Piece, Told
 from marketplace.openai import answers, money, requests
 from marketplace.protocol.annex import read_annex
-from marketplace.protocol.errors import Broken, ErrorCode, WattError
+from marketplace.protocol.errors import BadRequest, Broken, ErrorCode, WattError
 from marketplace.protocol.hexes import keccak
 from marketplace.protocol.money import format_atoms, parse_atoms
 from marketplace.protocol.payloads import ChatPayload, Payload, canonical_json
