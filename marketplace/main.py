@@ -25,6 +25,7 @@ from marketplace.dispatch.terms import Terms
 from marketplace.flow import Market
 from marketplace.funding.vault import Vault, load_secret
 from marketplace.keeper.clockwork import Clockwork
+from marketplace.keeper.courier import Courier
 from marketplace.keeper.follow import Follower
 from marketplace.keeper.loops import LoopBoard, run_loop
 from marketplace.keeper.pump import Pump
@@ -96,6 +97,7 @@ class _Gateway:
             self.chain, self.store, self.follower.read_anew, settled, metrics=self.metrics
         )
         self.clockwork = Clockwork(self.market)
+        self.courier = Courier(self.market)
 
     async def run(self) -> None:
         """Serves until told to stop; then loops end after their turn, links and database close."""
@@ -107,6 +109,7 @@ class _Gateway:
         finally:
             stop.set()
             await asyncio.gather(*loops)
+            await self.courier.close()
             self.market.close()
             self.store.close()
             log.info(Log.STOPPED, process="gateway")
@@ -118,6 +121,8 @@ class _Gateway:
             ("pump", self.pump.step, settings.pump_every_ms),
             ("clockwork", self.clockwork.step, settings.clockwork_every_ms),
             ("sweep", self.clockwork.sweep, settings.sweep_every_ms),
+            ("webhooks", self.courier.step, settings.webhooks_every_ms),
+            ("prune", self.courier.prune, settings.reconcile_every_ms),
             ("reconcile", self.reconciler.step, settings.reconcile_every_ms),
         )
         return [run_loop(name, step, every, stop, board=self.board) for name, step, every in turns]
@@ -205,6 +210,8 @@ def _terms(settings: Settings) -> Terms:
         heartbeat_ms=settings.heartbeat_ms,
         job_timeout_ms=settings.job_timeout_ms,
         delivery_grace_ms=settings.delivery_grace_ms,
+        webhook_timeout_ms=settings.webhook_timeout_ms,
+        webhook_allow_loopback=settings.webhook_allow_loopback,
     )
 
 

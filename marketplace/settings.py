@@ -42,6 +42,13 @@ class Settings(BaseSettings):
     clockwork_every_ms: int = Field(default=250, ge=50, description="Pause between looks at leases.")
     sweep_every_ms: int = Field(default=10_000, ge=100, description="Pause between sweeps of dead sessions.")
     reconcile_every_ms: int = Field(default=60_000, ge=1_000, description="Pause between reconciliations.")
+    webhooks_every_ms: int = Field(default=500, ge=50, description="Pause between looks at webhooks.")
+    webhook_timeout_ms: int = Field(
+        default=10_000, ge=100, le=60_000, description="Longest sending of one webhook message."
+    )
+    webhook_allow_loopback: bool = Field(
+        default=False, description="Whether webhooks may point to this machine; for local development."
+    )
     max_lag_blocks: int = Field(default=20, ge=1, description="Follower lag above which /readyz says no.")
     log_level: str = Field(default="INFO", description="Least level that is logged.")
 

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from marketplace.api import link, problems
 from marketplace.api.edge import Edge
-from marketplace.api.routes import account, jobs, system, work
+from marketplace.api.routes import account, docs, jobs, statements, system, webhooks, work
 from marketplace.api.routes.system import Health
 from marketplace.flow import Market
 
@@ -25,6 +25,9 @@ def create_app(market: Market, health: Health, *, max_body_bytes: int) -> FastAP
         work.routes(market),
         jobs.routes(market),
         account.routes(market),
+        statements.routes(market),
+        webhooks.routes(market),
+        docs.routes(market),
         system.routes(market, health),
         link.routes(market),
     ):

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from marketplace.explain import errors as pages
 from marketplace.protocol.errors import BadRequest, ErrorCode, WattError
 from marketplace.telemetry.logs import get_logger
 from marketplace.telemetry.names import Log
@@ -40,6 +41,7 @@ def body_of(
         "charged": charged,
         "request_id": request_id,
         "retryable": spec.retryable and not charged,
+        "doc_url": pages.path(error.code),
         # OpenAI clients keep only this object, so what helps is in it too.
         "error": {
             "message": f"{error.detail} — {spec.hint}",
@@ -48,6 +50,7 @@ def body_of(
             "param": param,
             "hint": spec.hint,
             "charged": charged,
+            "doc_url": pages.path(error.code),
         },
     }
 

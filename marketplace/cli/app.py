@@ -13,6 +13,9 @@ from marketplace.cli import (
     config,
     deploying,
     disputes,
+    explaining,
+    exporting,
+    hooks,
     jurors,
     keys,
     market,
@@ -122,6 +125,9 @@ def build() -> typer.Typer:
     disputes.register(made)
     jurors.register(made)
     deploying.register(made)
+    exporting.register(made)
+    hooks.register(made)
+    explaining.register(made)
     return made
 
 

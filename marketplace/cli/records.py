@@ -69,7 +69,7 @@ def job(
     from marketplace.cli.asking import ask
 
     config = configs.load(data_dir, gateway_url=gateway)
-    found = ask(config, "GET", f"/v1/jobs/{_segment(job_id)}")
+    found = ask(config, "GET", f"/v1/jobs/{segment(job_id)}")
     if json:
         screen.emit(found)
         return
@@ -101,7 +101,7 @@ def cancel(
     """Cancels a job; its node stops at the next step."""
     from marketplace.cli.asking import ask
 
-    found = ask(configs.load(data_dir, gateway_url=gateway), "POST", f"/v1/jobs/{_segment(job_id)}/cancel")
+    found = ask(configs.load(data_dir, gateway_url=gateway), "POST", f"/v1/jobs/{segment(job_id)}/cancel")
     if json:
         screen.emit(found)
         return
@@ -134,7 +134,7 @@ def get(
     """Fetches a receipt bundle; it is JSON with or without --json."""
     from marketplace.cli.asking import ask
 
-    found = ask(configs.load(data_dir, gateway_url=gateway), "GET", f"/v1/receipts/{_segment(receipt_id)}")
+    found = ask(configs.load(data_dir, gateway_url=gateway), "GET", f"/v1/receipts/{segment(receipt_id)}")
     if save is not None:
         save.write_text(jsons.dumps(found, indent=2) + "\n")
     if json:
@@ -213,7 +213,7 @@ def _bundle(file: Path) -> Any:
         ) from error
 
 
-def _segment(name: str) -> str:
+def segment(name: str) -> str:
     """A name that stays one segment of a path."""
     if not name.replace("_", "").isalnum():
         raise typer.BadParameter(f"{name!r} is no id")

@@ -78,6 +78,24 @@ class Gateway:
         """JSON object of a POST; raises as `get`."""
         return await self._call("POST", path, json=body, headers=headers)
 
+    async def delete(self, path: str, *, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """JSON object of a DELETE; raises as `get`."""
+        return await self._call("DELETE", path, headers=headers)
+
+    async def download(
+        self, path: str, *, params: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """A GET's body, piece by piece; raises as `get`, also where it ends too early."""
+        try:
+            async with self._http.stream("GET", path, params=params, headers=headers) as response:
+                if response.is_error:
+                    await response.aread()
+                    raise _problem(response)
+                async for piece in response.aiter_bytes():
+                    yield piece
+        except httpx2.TransportError as error:
+            raise self._trouble(error) from error
+
     async def events(
         self, path: str, body: Mapping[str, Any], *, headers: Mapping[str, str] | None = None
     ) -> AsyncGenerator[Event, None]:

@@ -10,17 +10,21 @@ from marketplace.protocol.signing import Signer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """Times this market works with, in ms.
+    """Times this market works with, in ms, and what else its owner may set.
 
     Attributes:
         lease_ms: how long a node keeps an order without a heartbeat.
         delivery_grace_ms: how long past its deadline a receipt may still arrive.
+        webhook_timeout_ms: for one sending, from the name to the end of the answer.
+        webhook_allow_loopback: whether receivers on this machine are sent to.
     """
 
     lease_ms: int = 10_000
     heartbeat_ms: int = 2_000
     job_timeout_ms: int = 120_000
     delivery_grace_ms: int = 1_500
+    webhook_timeout_ms: int = 10_000
+    webhook_allow_loopback: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

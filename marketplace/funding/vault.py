@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +29,7 @@ class Vault:
 
     def __init__(self, secret: bytes, random: Callable[[int], bytes]) -> None:
         self._cipher = AESGCM(secret)
+        self._secret = secret
         self._random = random
         self._opened: dict[str, Signer] = {}
 
@@ -54,6 +57,10 @@ class Vault:
             ) from error
         self._opened[address] = signer
         return signer
+
+    def derive(self, purpose: str) -> bytes:
+        """32 bytes that follow from the secret and a purpose, and tell nothing of the secret."""
+        return hmac.digest(self._secret, b"wattline derived\0" + purpose.encode(), hashlib.sha256)
 
 
 def load_secret(path: Path, random: Callable[[int], bytes]) -> bytes:

@@ -33,6 +33,7 @@ GROUPS = {
     ("dispute",),
     ("juror",),
     ("audit",),
+    ("webhooks",),
 }
 
 

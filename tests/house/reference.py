@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -13,20 +14,29 @@ import typer.main
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
-from marketplace.protocol.errors import SPECS
+from marketplace.explain import errors as error_pages
+from marketplace.protocol.errors import SPECS, ErrorCode
 from marketplace.protocol.phases import ENDINGS
 from marketplace.telemetry.names import LOG_DOCS, METRICS, SPAN_DOCS
 
 ROOT = Path(__file__).resolve().parents[2]
+ERROR_PAGES: Final = "reference/errors"
 HEAD: Final = "<!-- Written by `python -m tests.house.reference`; edit the code instead. -->\n"
 
 
 def main() -> None:
-    """Writes every page anew."""
+    """Writes every page anew, and removes those of error codes that are gone."""
+    for path in left_over():
+        path.unlink()
     for name, page in PAGES.items():
         path = ROOT / "docs" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page())
+
+
+def left_over() -> list[Path]:
+    """Pages of error codes that there are no longer."""
+    return [p for p in (ROOT / "docs" / ERROR_PAGES).glob("*.md") if f"{ERROR_PAGES}/{p.name}" not in PAGES]
 
 
 def settings_page() -> str:
@@ -42,7 +52,13 @@ def settings_page() -> str:
 def errors_page() -> str:
     """Every error code and every end of a job."""
     codes = [
-        (f"`{code}`", spec.status, spec.title, spec.hint, "yes" if spec.retryable else "no")
+        (
+            f"[`{code}`](errors/{code}.md)",
+            spec.status,
+            spec.title,
+            spec.hint,
+            "yes" if spec.retryable else "no",
+        )
         for code, spec in SPECS.items()
     ]
     ends = [
@@ -54,10 +70,18 @@ def errors_page() -> str:
         )
         for reason, end in ENDINGS.items()
     ]
-    text = "Each answer that is not 2xx carries one of these as `code`, with `charged` and a `hint`.\n"
+    text = (
+        "Each answer that is not 2xx carries one of these as `code`, with `charged`, `hint`, and `doc_url`,\n"
+        "where the gateway serves the code's page. `watt explain CODE` prints it.\n"
+    )
     parts = [HEAD, "# Errors\n", text, _table(("code", "HTTP", "what", "what helps", "retry helps"), codes)]
     parts += ["\n## How a job can end\n", _table(("reason", "code", "charged", "in words"), ends)]
     return "\n".join(parts) + "\n"
+
+
+def error_page(code: ErrorCode) -> str:
+    """What one error code means, and what to do."""
+    return HEAD + error_pages.page(code)
 
 
 def metrics_page() -> str:
@@ -110,6 +134,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "reference/metrics.md": metrics_page,
     "reference/commands.md": commands_page,
     "openapi.json": openapi_page,
+    **{f"{ERROR_PAGES}/{code}.md": partial(error_page, code) for code in ErrorCode},
 }
 
 

@@ -1,0 +1,58 @@
+"""Webhooks and their deliveries"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Adds where keys want to be told, and what they are told."""
+    op.create_table(
+        "webhook",
+        sa.Column("webhook_id", sa.String(), nullable=False),
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("url", sa.String(), nullable=False),
+        sa.Column("events", sa.String(), nullable=False),
+        sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("failing_since_ms", sa.BigInteger(), nullable=True),
+        sa.Column("disabled_at_ms", sa.BigInteger(), nullable=True),
+        sa.Column("disabled_reason", sa.String(), nullable=True),
+        sa.PrimaryKeyConstraint("webhook_id"),
+    )
+    op.create_table(
+        "webhook_delivery",
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("webhook_id", sa.String(), nullable=False),
+        sa.Column("event", sa.String(), nullable=False),
+        sa.Column("subject", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("tx_hash", sa.String(), nullable=False),
+        sa.Column("body", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("next_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("ended_at_ms", sa.BigInteger(), nullable=True),
+        sa.Column("answered", sa.Integer(), nullable=True),
+        sa.Column("problem", sa.String(), nullable=True),
+        sa.PrimaryKeyConstraint("number"),
+        sqlite_autoincrement=True,
+    )
+    with op.batch_alter_table("webhook") as batch_op:
+        batch_op.create_index(batch_op.f("ix_webhook_key"), ["key"], unique=False)
+    with op.batch_alter_table("webhook_delivery", table_kwargs={"sqlite_autoincrement": True}) as batch_op:
+        batch_op.create_index("delivery_due", ["state", "next_at_ms"], unique=False)
+        batch_op.create_index("delivery_subject", ["webhook_id", "subject"], unique=False)
+        batch_op.create_index(batch_op.f("ix_webhook_delivery_webhook_id"), ["webhook_id"], unique=False)
+
+
+def downgrade() -> None:
+    """Forgets both."""
+    op.drop_table("webhook_delivery")
+    op.drop_table("webhook")
