@@ -127,7 +127,7 @@ def claim(tx: Session, row: DeliveryRow, *, until_ms: int, **values: Any) -> boo
     return _guarded(tx, row, attempts=row.attempts + 1, next_at_ms=until_ms, **values)
 
 
-def ended(tx: Session, number: int, attempts: int, **values: Any) -> bool:
+def ended(tx: Session, number: int, attempts: int, /, **values: Any) -> bool:
     """Notes what came of one sending; False when the message moved on meanwhile."""
     query = (
         update(DeliveryRow)
