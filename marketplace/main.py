@@ -123,6 +123,7 @@ class _Gateway:
             ("sweep", self.clockwork.sweep, settings.sweep_every_ms),
             ("webhooks", self.courier.step, settings.webhooks_every_ms),
             ("prune", self.courier.prune, settings.reconcile_every_ms),
+            ("forget", self.clockwork.forget, settings.sweep_every_ms),
             ("reconcile", self.reconciler.step, settings.reconcile_every_ms),
         )
         return [run_loop(name, step, every, stop, board=self.board) for name, step, every in turns]
@@ -210,6 +211,8 @@ def _terms(settings: Settings) -> Terms:
         heartbeat_ms=settings.heartbeat_ms,
         job_timeout_ms=settings.job_timeout_ms,
         delivery_grace_ms=settings.delivery_grace_ms,
+        keep_ms=settings.keep_content_seconds * 1000,
+        most_keep_ms=settings.keep_content_most_seconds * 1000,
         webhook_timeout_ms=settings.webhook_timeout_ms,
         webhook_allow_loopback=settings.webhook_allow_loopback,
     )

@@ -9,12 +9,12 @@ from typing import Any
 
 from marketplace.chain.deployment import Deployment
 from marketplace.protocol.annex import AnyAnnex, read_annex
-from marketplace.protocol.errors import Broken, ErrorCode
+from marketplace.protocol.errors import BadRequest, Broken, ErrorCode
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Receipt
 from marketplace.protocol.payloads import Answer, task_type
 from marketplace.protocol.phases import ENDINGS, HAS_RESULT, EndReason, JobPhase, session_status
-from marketplace.store import events, jobs, offers, receipts, sessions, vouchers
+from marketplace.store import content, events, jobs, offers, receipts, sessions, vouchers
 from marketplace.store.tables import JobRow, NodeRow, OrderRow, ReceiptRow, SessionRow, Tx
 
 
@@ -96,7 +96,10 @@ def job_view(tx: Tx, job: JobRow) -> dict[str, Any]:
         "cost_atoms": str(receipt.amount_atoms if receipt and charged else 0),
         "receipt_id": receipt.receipt_id if receipt and has_result else None,
         "settled_tx": job.settled_tx,
-        "result": _result(tx, job, receipt) if has_result else None,
+        "result": _result(tx, job, receipt) if has_result and job.deleted_at_ms is None else None,
+        "keep_until_ms": job.keep_until_ms,
+        "deleted_at_ms": job.deleted_at_ms,
+        "deletion": deletion_view(tx, job) if job.deleted_at_ms is not None else None,
         "timeline": _timeline(tx, job, past),
     }
 
@@ -106,6 +109,21 @@ def job_line(job: JobRow) -> dict[str, Any]:
     names = ("job_id", "phase", "end_reason", "task", "trace_id", "attempts", "created_at_ms", "ended_at_ms")
     line = {name: getattr(job, name) for name in names}
     return line | {"model": job.model_name, "settled_tx": job.settled_tx}
+
+
+def deletion_view(tx: Tx, job: JobRow) -> dict[str, str] | None:
+    """The signed record of a deletion; `watt receipt deletion` reads it."""
+    row = content.deletion(tx, job.job_id)
+    if row is None:
+        return None
+    return {"record": row.record.decode(), "signature": to_hex(row.signature), "signer": row.signer}
+
+
+def check_kept(job: JobRow) -> None:
+    """Raises `BadRequest` when a job's input and output were deleted."""
+    if job.deleted_at_ms is not None:
+        detail = f"input and output were deleted; what stays is at /v1/jobs/{job.job_id}"
+        raise BadRequest(ErrorCode.CONTENT_DELETED, detail, job_id=job.job_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,11 +142,13 @@ class Delivery:
 def failed_delivery(tx: Tx, job: JobRow, deployment: Deployment) -> Delivery | None:
     """The free receipt of a job whose last node failed, when it signed one that counts."""
     row = receipts.find(tx, job.order_hash or "")
-    return None if row is None or row.superseded else delivery(tx, job, deployment)
+    counts = row is not None and not row.superseded and job.deleted_at_ms is None
+    return delivery(tx, job, deployment) if counts else None
 
 
 def delivery(tx: Tx, job: JobRow, deployment: Deployment) -> Delivery:
-    """Answer and receipt of a delivered job."""
+    """Answer and receipt of a delivered job. Raises `BadRequest` when they were deleted."""
+    check_kept(job)
     row = receipts.find(tx, job.order_hash or "")
     order = jobs.order(tx, job.order_hash or "")
     if row is None or order is None:
@@ -146,12 +166,13 @@ def delivery(tx: Tx, job: JobRow, deployment: Deployment) -> Delivery:
 
 
 def bundle(tx: Tx, row: ReceiptRow, deployment: Deployment, chunks: Sequence[bytes]) -> dict[str, Any]:
-    """A receipt with all that is needed to verify it offline."""
+    """A receipt with all that is needed to verify it offline. Raises `BadRequest` when that was deleted."""
     order, job = jobs.order(tx, row.order_hash), jobs.find(tx, row.job_id)
     offer = offers.find(tx, order.offer_hash) if order else None
     session = sessions.find(tx, row.session_id)
     if order is None or job is None or offer is None:
         raise Broken(ErrorCode.INTERNAL, f"receipt {row.receipt_id} has lost its order")
+    check_kept(job)
     paid_by = job.settled_tx if job.order_hash == row.order_hash else None
     paid_block = events.block_of(tx, row.session_id, paid_by) if paid_by else None
     return {

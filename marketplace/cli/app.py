@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from marketplace.cli import (
     config,
+    deletions,
     deploying,
     disputes,
     explaining,
@@ -125,6 +126,7 @@ def build() -> typer.Typer:
     disputes.register(made)
     jurors.register(made)
     deploying.register(made)
+    deletions.register(made)
     exporting.register(made)
     hooks.register(made)
     explaining.register(made)

@@ -9,8 +9,8 @@ import typer
 
 from marketplace.cli import config as configs
 from marketplace.cli import screen
+from marketplace.cli.inputs import segment
 from marketplace.cli.options import DataDir, Gateway, Json, PassphraseFile, WalletFile, doc
-from marketplace.cli.records import segment
 
 Hook = Annotated[str, typer.Argument(metavar="ID", help="As `watt webhooks list` shows it.")]
 _PATH: Final = "/v1/webhooks"

@@ -93,6 +93,13 @@ def name(text: str) -> str:
     return text
 
 
+def segment(text: str) -> str:
+    """An id that stays one segment of a path."""
+    if not text.replace("_", "").isalnum():
+        raise typer.BadParameter(f"{text!r} is no id")
+    return text
+
+
 def text_of(file: str) -> str:
     """Text of a file; - reads stdin.
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from marketplace.cli import config as configs
-from marketplace.cli import screen, wiring
+from marketplace.cli import deletions, screen, wiring
 from marketplace.cli.exits import Exit
+from marketplace.cli.inputs import segment
 from marketplace.cli.options import DataDir, Gateway, Json, PassphraseFile, Rpc, WalletFile, doc
 from marketplace.protocol.errors import BadRequest, ErrorCode
 
@@ -26,6 +27,7 @@ def register(app: typer.Typer) -> None:
     receipts = typer.Typer(no_args_is_help=True, help="Fetch receipts and verify them offline.")
     receipts.command("get", help=_GET)(get)
     receipts.command("verify", help=_VERIFY)(verify)
+    receipts.command("deletion", help=deletions.VERIFY)(deletions.verify)
     app.add_typer(receipts, name="receipt")
 
 
@@ -211,10 +213,3 @@ def _bundle(file: Path) -> Any:
         raise BadRequest(
             ErrorCode.INVALID_REQUEST, f"{file} is not JSON.", hint="watt receipt get ID --save FILE"
         ) from error
-
-
-def segment(name: str) -> str:
-    """A name that stays one segment of a path."""
-    if not name.replace("_", "").isalnum():
-        raise typer.BadParameter(f"{name!r} is no id")
-    return name

@@ -61,6 +61,9 @@ def known_job(tx: Tx, ask: Ask, timing: Timing) -> str | None:
     job = jobs.find_by_idempotency(tx, ask.idempotency)
     if job is None:
         return None
+    if job.deleted_at_ms is not None:
+        # Its fingerprint went with its content; the key still stands for that one job.
+        return job.job_id
     if job.fingerprint != ask.fingerprint:
         raise BadRequest(ErrorCode.INVALID_REQUEST, "this idempotency key was used for another call")
     if JobPhase(job.phase) not in (JobPhase.FAILED, JobPhase.EXPIRED):
@@ -88,24 +91,26 @@ def draft(ask: Ask, job_id: str, model_id: str, model_name: str, timing: Timing)
         phase=JobPhase.ORDERED.value,
         created_at_ms=timing.now_ms,
         deadline_ms=timing.now_ms + timing.terms.job_timeout_ms,
+        keep_until_ms=timing.now_ms + (ask.keep_ms or timing.terms.keep_ms),
     )
 
 
-def draft_given(job_id: str, trace_id: str, now_ms: int, *, streamed: bool) -> JobRow:
+def draft_given(job_id: str, trace_id: str, given: Given, timing: Timing) -> JobRow:
     """The job of an order signed elsewhere; `place_signed` fills in the rest."""
     return JobRow(
         job_id=job_id,
         key="",
         held=False,
-        streamed=streamed,
+        streamed=given.streamed,
         task="",
         model_id="",
         model_name="",
         payload=b"",
         trace_id=trace_id,
         phase=JobPhase.ORDERED.value,
-        created_at_ms=now_ms,
+        created_at_ms=timing.now_ms,
         deadline_ms=0,
+        keep_until_ms=timing.now_ms + (given.keep_ms or timing.terms.keep_ms),
     )
 
 
@@ -139,12 +144,14 @@ def issue(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """An order made and signed elsewhere, with the payload under it."""
+    """An order made and signed elsewhere, with the payload under it, and how its buyer wants it done."""
 
     order: Order
     signature: bytes
     salt: bytes
     payload: bytes
+    streamed: bool = False
+    keep_ms: int | None = None
 
 
 def place_signed(tx: Tx, given: Given, fresh: JobRow, domain: Domain, timing: Timing) -> Issued:

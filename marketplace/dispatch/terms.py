@@ -15,6 +15,8 @@ class Terms:
     Attributes:
         lease_ms: how long a node keeps an order without a heartbeat.
         delivery_grace_ms: how long past its deadline a receipt may still arrive.
+        keep_ms: how long input and output are kept from the call on, where its buyer says nothing.
+        most_keep_ms: the longest a buyer can have them kept.
         webhook_timeout_ms: for one sending, from the name to the end of the answer.
         webhook_allow_loopback: whether receivers on this machine are sent to.
     """
@@ -23,6 +25,8 @@ class Terms:
     heartbeat_ms: int = 2_000
     job_timeout_ms: int = 120_000
     delivery_grace_ms: int = 1_500
+    keep_ms: int = 24 * 60 * 60 * 1000
+    most_keep_ms: int = 30 * 24 * 60 * 60 * 1000
     webhook_timeout_ms: int = 10_000
     webhook_allow_loopback: bool = False
 
@@ -33,6 +37,7 @@ class Ask:
 
     Attributes:
         idempotency: digest of the caller's own idempotency key; the same one gives the same job.
+        keep_ms: how long input and output are kept from now on; None for the market's own term.
         fingerprint: digest of the call as asked; `repeated` says that the client has sent it before.
     """
 
@@ -44,5 +49,6 @@ class Ask:
     node_id: int | None = None
     streamed: bool = False
     idempotency: str | None = None
+    keep_ms: int | None = None
     fingerprint: str = ""
     repeated: bool = False

@@ -30,6 +30,7 @@ class Vault:
     def __init__(self, secret: bytes, random: Callable[[int], bytes]) -> None:
         self._cipher = AESGCM(secret)
         self._secret = secret
+        self._identity: Signer | None = None
         self._random = random
         self._opened: dict[str, Signer] = {}
 
@@ -57,6 +58,13 @@ class Vault:
             ) from error
         self._opened[address] = signer
         return signer
+
+    @property
+    def identity(self) -> Signer:
+        """The gateway's own key: it signs what the gateway says of itself, and holds no money."""
+        if self._identity is None:
+            self._identity = Signer(self.derive("identity"))
+        return self._identity
 
     def derive(self, purpose: str) -> bytes:
         """32 bytes that follow from the secret and a purpose, and tell nothing of the secret."""

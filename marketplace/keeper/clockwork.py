@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from functools import partial
 from typing import Final
 
+from marketplace.dispatch import forget
 from marketplace.flow import Market
 from marketplace.funding import step as funding
 from marketplace.protocol.errors import LostRace
 from marketplace.settlement import step as settlement
-from marketplace.store import jobs
+from marketplace.store import content, jobs
 from marketplace.telemetry.logs import get_logger
 from marketplace.telemetry.names import Log
 
@@ -41,6 +43,13 @@ class Clockwork:
         now, deployment = market.clock(), market.deployment
         await market.write(lambda tx: settlement.refund_unpayable(tx, now, deployment.grace_seconds))
         await market.write(lambda tx: funding.return_expired(tx, deployment, now))
+
+    async def forget(self) -> None:
+        """Deletes the content of jobs whose time to be kept is over."""
+        market = self._market
+        now, signer, domain = market.clock(), market.vault.identity, market.domain
+        for job in await market.read(lambda tx: content.due(tx, now, _BATCH)):
+            await market.write(partial(forget.expire, job_id=job, signer=signer, domain=domain, now_ms=now))
 
 
 async def _dropping_races(work: Awaitable[None]) -> None:

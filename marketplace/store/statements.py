@@ -166,7 +166,7 @@ def _moves_money() -> ColumnElement[bool]:
     return col(ChainEventRow.name).in_(_MONEY)
 
 
-def _billed() -> Select[tuple[ReceiptRow, JobRow, OrderRow]]:
+def _billed() -> Select[ReceiptRow, JobRow, OrderRow]:
     return (
         select(ReceiptRow, JobRow, OrderRow)
         .join(OrderRow, col(OrderRow.order_hash) == ReceiptRow.order_hash)

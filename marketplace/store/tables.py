@@ -139,7 +139,7 @@ class JobRow(SQLModel, table=True):
 
     `phase` is a `JobPhase`, `end_reason` an `EndReason`; `held` means this gateway holds the job's key and
     can sign further orders and vouchers for it. `idempotency` is a digest of key and caller's own key,
-    `fingerprint` of the call as it was asked.
+    `fingerprint` of the call as it was asked. Input and output are kept until `keep_until_ms`.
     """
 
     __tablename__ = "job"
@@ -164,6 +164,8 @@ class JobRow(SQLModel, table=True):
     deadline_ms: int = Field(sa_column=_big())
     ended_at_ms: int | None = Field(default=None, sa_column=_big(nullable=True))
     cancel_asked_ms: int | None = Field(default=None, sa_column=_big(nullable=True))
+    keep_until_ms: int | None = Field(default=None, sa_column=_big(index=True, nullable=True))
+    deleted_at_ms: int | None = Field(default=None, sa_column=_big(nullable=True))
     settled_tx: str | None = None
     version: int = 0
 
@@ -307,6 +309,16 @@ class ChainEventRow(SQLModel, table=True):
     name: str = Field(index=True)
     subject: str = Field(index=True)
     args: str
+
+
+class DeletionRow(SQLModel, table=True):
+    """The signed record of what was deleted of a job; the bytes that were signed are kept."""
+
+    __tablename__ = "deletion"
+    job_id: str = Field(primary_key=True)
+    record: bytes = Field(sa_column=_blob())
+    signature: bytes = Field(sa_column=_blob())
+    signer: str
 
 
 class WebhookRow(SQLModel, table=True):

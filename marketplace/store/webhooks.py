@@ -11,6 +11,7 @@ from sqlalchemy import (
     ColumnElement,
     Insert,
     Select,
+    SQLColumnExpression,
     String,
     bindparam,
     cast,
@@ -202,8 +203,11 @@ def _told_of_jobs(event: Event, which: ColumnElement[bool]) -> Insert:
 
 
 def _messages(
-    event: Event, subject: ColumnElement[str], reason: ColumnElement[str], tx_hash: ColumnElement[str]
-) -> Select[Any]:
+    event: Event,
+    subject: SQLColumnExpression[str],
+    reason: SQLColumnExpression[str],
+    tx_hash: SQLColumnExpression[str],
+) -> Select[*tuple[Any, ...]]:
     wanted = col(WebhookRow.events).contains(f",{event.value},")
     known = exists().where(
         col(DeliveryRow.webhook_id) == col(WebhookRow.webhook_id),

@@ -9,7 +9,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from marketplace.api import problems, views, waiting
+from marketplace.api import problems, retention, views, waiting
 from marketplace.api.auth import bearer
 from marketplace.dispatch.terms import Ask
 from marketplace.flow import Market, Running
@@ -110,6 +110,7 @@ async def _placed(
         else money.to_atoms(limit, market.deployment.token_decimals, "max_cost"),
         node_id=call.node,
         streamed=streamed,
+        keep_ms=retention.keep_ms(market.terms, request, call.retain),
         idempotency=_idempotency(request, key.address),
         fingerprint=keccak(canonical_json(call.model_dump(mode="json"))).hex(),
         # OpenAI clients count their own retries, and send no idempotency key.

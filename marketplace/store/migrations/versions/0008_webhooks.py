@@ -1,4 +1,4 @@
-"""Webhooks and their deliveries"""
+"""Webhooks, and for how long content is kept"""
 
 from __future__ import annotations
 
@@ -12,7 +12,20 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Adds where keys want to be told, and what they are told."""
+    """Adds where keys want to be told, what they are told, and until when a job's content is kept."""
+    with op.batch_alter_table("job") as batch_op:
+        batch_op.add_column(sa.Column("keep_until_ms", sa.BigInteger(), nullable=True))
+        batch_op.add_column(sa.Column("deleted_at_ms", sa.BigInteger(), nullable=True))
+        batch_op.create_index(batch_op.f("ix_job_keep_until_ms"), ["keep_until_ms"], unique=False)
+    op.execute("UPDATE job SET keep_until_ms = created_at_ms + 86400000")
+    op.create_table(
+        "deletion",
+        sa.Column("job_id", sa.String(), nullable=False),
+        sa.Column("record", sa.LargeBinary(), nullable=False),
+        sa.Column("signature", sa.LargeBinary(), nullable=False),
+        sa.Column("signer", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("job_id"),
+    )
     op.create_table(
         "webhook",
         sa.Column("webhook_id", sa.String(), nullable=False),
@@ -53,6 +66,11 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Forgets both."""
+    """Forgets all of it."""
+    op.drop_table("deletion")
+    with op.batch_alter_table("job") as batch_op:
+        batch_op.drop_index(batch_op.f("ix_job_keep_until_ms"))
+        batch_op.drop_column("deleted_at_ms")
+        batch_op.drop_column("keep_until_ms")
     op.drop_table("webhook_delivery")
     op.drop_table("webhook")
