@@ -114,6 +114,7 @@ async def test_only_the_key_of_a_job_deletes_it_and_only_once_it_has_ended(tmp_p
         running = asyncio.ensure_future(calling)
         frame = await nodes[1].orders.get()
         job_id = frame.job_id
+        await nodes[1].calm()
         before = g.rows()
         check_problem(await delete(g, other, job_id), 404, "unknown_job")
         check_problem(await g.http.delete(f"/v1/jobs/{job_id}"), 401, "missing_key")
@@ -148,16 +149,18 @@ async def test_content_goes_by_itself_when_its_time_is_over(tmp_path):
 
 async def test_a_job_that_runs_keeps_its_content_past_its_time(tmp_path):
     clock = Clock()
-    terms = Terms(keep_ms=1, job_timeout_ms=10 * HOUR_MS, lease_ms=10 * HOUR_MS)
-    async with gateway(tmp_path, clock=clock, terms=terms) as g:
-        async with funded(g, 1, behaviours={1: Node.idle}) as (secret, nodes, _):
-            running = asyncio.ensure_future(chat(g, secret))
-            frame = await nodes[1].orders.get()
-            clock.now_ms += HOUR_MS // 2
-            await Clockwork(g.market).forget()
-            await nodes[1].work(frame)
-            made = await running
-            assert made["choices"][0]["message"]["content"] == "Hello world"
+    terms = Terms(keep_ms=1, job_timeout_ms=HOUR_MS // 2, lease_ms=HOUR_MS)
+    async with (
+        gateway(tmp_path, clock=clock, terms=terms) as g,
+        funded(g, 1, behaviours={1: Node.idle}) as (secret, nodes, _),
+    ):
+        running = asyncio.ensure_future(chat(g, secret))
+        frame = await nodes[1].orders.get()
+        clock.now_ms += HOUR_MS // 4
+        await Clockwork(g.market).forget()
+        await nodes[1].work(frame)
+        made = await running
+        assert made["choices"][0]["message"]["content"] == "Hello world"
 
 
 @pytest.mark.parametrize("given", ["", "soon", "0h", "1", "1y", "4m", "31d", "-1h", "1h30m", "999999d"])
@@ -172,21 +175,21 @@ async def test_a_time_to_keep_that_is_none_changes_nothing(tmp_path, given):
 
 async def test_a_receipt_that_comes_after_the_content_went_is_left_out_of_the_sum(tmp_path):
     clock = Clock()
-    async with gateway(tmp_path, clock=clock) as g:
-        async with funded(g, 1, behaviours={1: Node.idle}) as (secret, nodes, opened):
-            body = secret_chat()
-            running = asyncio.ensure_future(
-                g.http.post("/v1/chat/completions", json=body, headers=bearer(secret))
-            )
-            frame = await nodes[1].orders.get()
-            clock.now_ms += 130_000
-            await g.tick()
-            check_problem(await running, 504, "deadline_passed")
-            assert (await delete(g, secret, frame.job_id)).status_code == 200
-            late = await nodes[1].deliver(frame, finished_at_ms=clock() - 20_000)
-            answer = await nodes[1].expect(wire.Superseded)
-            assert answer.order_hash == late.order_hash
-            assert g.session(opened[1]).owed_atoms == 0
+    async with (
+        gateway(tmp_path, clock=clock) as g,
+        funded(g, 1, behaviours={1: Node.idle}) as (secret, nodes, opened),
+    ):
+        calling = g.http.post("/v1/chat/completions", json=secret_chat(), headers=bearer(secret))
+        running = asyncio.ensure_future(calling)
+        frame = await nodes[1].orders.get()
+        clock.now_ms += 130_000
+        await g.tick()
+        check_problem(await running, 504, "deadline_passed")
+        assert (await delete(g, secret, frame.job_id)).status_code == 200
+        late = await nodes[1].deliver(frame, finished_at_ms=clock() - 20_000)
+        answer = await nodes[1].expect(wire.Superseded)
+        assert answer.order_hash == late.order_hash
+        assert g.session(opened[1]).owed_atoms == 0
 
 
 async def test_a_failed_job_keeps_its_reason_when_its_content_is_gone(tmp_path):

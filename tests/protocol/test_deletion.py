@@ -25,7 +25,10 @@ MADE = Deletion(
 )
 
 
-def shown(record=MADE.encode(), signer=GATEWAY, **changes):
+RECORD = MADE.encode()
+
+
+def shown(record=RECORD, signer=GATEWAY, **changes):
     signature = to_hex(deletion.sign(record, signer))
     return {"record": record.decode(), "signature": signature, "signer": signer.address} | changes
 
