@@ -85,7 +85,7 @@ class Gateway:
     async def download(
         self, path: str, *, params: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
     ) -> AsyncGenerator[bytes, None]:
-        """A GET's body, piece by piece; raises as `get`, also where it ends too early."""
+        """The body of a GET, piece by piece; raises as `get`, also where it ends too early."""
         try:
             async with self._http.stream("GET", path, params=params, headers=headers) as response:
                 if response.is_error:

@@ -142,3 +142,39 @@ def test_an_export_that_cannot_be_leaves_no_file(
     ran = watt("export", "receipts", "--out", tmp_path / "x.json", "--json")
     assert (ran.code, ran.json["error"]["code"]) == (1, "unknown_key")
     assert list(tmp_path.glob("x.json*")) == []
+
+
+def test_a_jobs_content_is_deleted_and_the_record_checked_offline(
+    watt: Watt, busy: tuple[Served, str], tmp_path: Path
+) -> None:
+    there, _ = busy
+    job_id = watt("export", "receipts", "--json").json["data"][0]["job_id"]
+    refused = watt("delete", job_id, "--json")
+    assert (refused.code, refused.json["error"]["hint"]) == (1, "Say --yes.")
+    record = tmp_path / "deletion.json"
+    deleted = watt("delete", job_id, "--yes", "--save", record, "--json").json
+    assert (deleted["deleted"], deleted["waives_dispute"]) == (True, True)
+    signer = there.run(there.gateway.http.get("/v1/chain")).json()["gateway_signer"]
+    found = watt("receipt", "deletion", record, "--signer", signer, "--json").json
+    assert (found["verified"], found["job_id"], found["reason"]) == (True, job_id, "asked")
+    view = watt("job", job_id, "--json").json
+    (tmp_path / "view.json").write_text(json.dumps(view))
+    assert watt("receipt", "deletion", tmp_path / "view.json").out.startswith("✓ signed by 0x")
+    gone = watt("receipt", "get", view["receipt_id"], "--json")
+    assert (gone.code, gone.json["error"]["code"]) == (3, "content_deleted")
+
+
+def test_a_record_that_does_not_hold_exits_1(watt: Watt, busy: tuple[Served, str], tmp_path: Path) -> None:
+    job_id = watt("export", "receipts", "--json").json["data"][0]["job_id"]
+    record = tmp_path / "deletion.json"
+    assert watt("delete", job_id, "--yes", "--save", record).code == 0
+    other = watt("receipt", "deletion", record, "--signer", KEY.address, "--json")
+    assert (other.code, other.json["verified"]) == (1, False)
+    record.write_text(record.read_text().replace("asked", "expired"))
+    changed = watt("receipt", "deletion", record)
+    assert (changed.code, changed.out[0]) == (1, "✗")
+    record.write_text("{}")
+    assert watt("receipt", "deletion", record, "--json").json["error"]["code"] == "invalid_request"
+    record.write_text("no json")
+    assert watt("receipt", "deletion", record, "--json").json["error"]["code"] == "invalid_request"
+    assert watt("receipt", "deletion", tmp_path / "none.json").code == 3

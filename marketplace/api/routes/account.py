@@ -88,6 +88,17 @@ def routes(market: Market) -> APIRouter:
         )
         return {"session_id": session_id} | _asked(entry)
 
+    @router.get("/v1/accounts/{buyer}")
+    async def account(buyer: str) -> dict[str, Any]:
+        """Shows a buyer's free balance and sessions."""
+        owner = messages.address(buyer, "buyer")
+        return await market.read(lambda tx: _account(tx, owner, market))
+
+    _receipts(router, market)
+    return router
+
+
+def _receipts(router: APIRouter, market: Market) -> None:
     @router.get("/v1/sessions/{session_id}/receipts")
     async def session_receipts(
         session_id: str,
@@ -106,14 +117,6 @@ def routes(market: Market) -> APIRouter:
         rows = await market.read(load)
         data = [_receipt_line(row, market) for row in rows[:limit]]
         return page(data, "receipt_id", has_more=len(data) < len(rows))
-
-    @router.get("/v1/accounts/{buyer}")
-    async def account(buyer: str) -> dict[str, Any]:
-        """Shows a buyer's free balance and sessions."""
-        owner = messages.address(buyer, "buyer")
-        return await market.read(lambda tx: _account(tx, owner, market))
-
-    return router
 
 
 def _asked(entry: OutboxEntry) -> dict[str, Any]:
