@@ -19,6 +19,7 @@ from marketplace.cli import (
     hooks,
     jurors,
     keys,
+    listening,
     market,
     models,
     records,
@@ -129,6 +130,7 @@ def build() -> typer.Typer:
     deletions.register(made)
     exporting.register(made)
     hooks.register(made)
+    listening.register(made)
     explaining.register(made)
     return made
 

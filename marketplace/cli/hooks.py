@@ -80,7 +80,7 @@ def listed(
     screen.table(
         columns,
         [
-            [*(str(row[name]) for name in names), ",".join(row["events"]), row["disabled_reason"] or ""]
+            [*(str(row[name] or "") for name in names), ",".join(row["events"]), row["disabled_reason"] or ""]
             for row in rows
         ],
     )

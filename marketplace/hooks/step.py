@@ -17,6 +17,8 @@ from marketplace.store.webhooks import DeliveryState
 
 # A sending that was claimed and never answered for is due again after this long.
 CLAIM_MS: Final = 60_000
+FETCH_MS: Final = 60 * 60 * 1000
+MOST_FETCHED: Final = 20
 KEEP_MS: Final = 7 * 24 * 60 * 60 * 1000
 _OWN_TIME: Final = {
     Event.JOB_ORDERED: "created_at_ms",
@@ -73,16 +75,26 @@ def number_of(message: str) -> int:
 
 
 def create(
-    tx: Tx, key: str, url: str, names: Sequence[str] | None, webhook_id: str, now_ms: int
+    tx: Tx, key: str, url: str | None, names: Sequence[str] | None, webhook_id: str, now_ms: int
 ) -> WebhookRow:
-    """A webhook of a key. Raises `BadRequest` when the URL, an event or one more is not allowed."""
-    rules.target(url)
+    """A webhook of a key; without a URL its messages wait to be fetched.
+
+    Raises:
+        BadRequest: the URL, an event, or one more is not allowed.
+    """
+    if url is not None:
+        rules.target(url)
     events = rules.events_of(names)
     if len(webhooks.of_key(tx, key)) >= rules.MAX_WEBHOOKS:
         detail = f"a key has at most {rules.MAX_WEBHOOKS} webhooks; remove one first"
         raise BadRequest(ErrorCode.INVALID_REQUEST, detail)
     row = WebhookRow(
-        webhook_id=webhook_id, key=key, url=url, events=f",{','.join(events)},", created_at_ms=now_ms
+        webhook_id=webhook_id,
+        key=key,
+        url=url or "",
+        events=f",{','.join(events)},",
+        created_at_ms=now_ms,
+        asked_at_ms=None if url else now_ms,
     )
     webhooks.add(tx, row)
     return row
@@ -123,6 +135,33 @@ def take(tx: Tx, webhook_id: str, now_ms: int) -> Parcel | None:
         body=row.body.encode(),
         attempts=row.attempts,
     )
+
+
+def fetch(tx: Tx, key: str, webhook_id: str, taken: Sequence[str], now_ms: int) -> list[Parcel]:
+    """Notes which messages somebody has fetched and taken, and claims the next ones.
+
+    Raises:
+        BadRequest: not a webhook of this key that is fetched from.
+    """
+    hook = own(tx, key, webhook_id)
+    if hook.url:
+        raise BadRequest(ErrorCode.INVALID_REQUEST, "this webhook's messages are sent to its address")
+    for message in taken:
+        row = own_delivery(tx, key, webhook_id, message)
+        values = {"state": DeliveryState.TAKEN.value, "ended_at_ms": now_ms}
+        webhooks.ended(tx, row.number or 0, row.attempts, **values)
+    webhooks.asked(tx, webhook_id, now_ms)
+    found: list[Parcel] = []
+    while len(found) < MOST_FETCHED and (parcel := take(tx, webhook_id, now_ms)) is not None:
+        found.append(parcel)
+    return found
+
+
+def prune(tx: Tx, now_ms: int) -> None:
+    """Forgets messages that ended a week ago, and webhooks that nobody fetches from any more."""
+    webhooks.prune(tx, now_ms - KEEP_MS)
+    for webhook_id in webhooks.forgotten(tx, now_ms - FETCH_MS):
+        webhooks.remove(tx, webhook_id)
 
 
 def note(tx: Tx, parcel: Parcel, answer: Answer, now_ms: int) -> bool:

@@ -44,9 +44,9 @@ class Courier:
                 self._rounds[webhook_id] = asyncio.create_task(self._round(webhook_id))
 
     async def prune(self) -> None:
-        """Forgets messages that ended a week ago."""
-        before = self._market.clock() - step.KEEP_MS
-        await self._market.write(lambda tx: webhooks.prune(tx, before))
+        """Forgets what nobody will ask for any more."""
+        now = self._market.clock()
+        await self._market.write(lambda tx: step.prune(tx, now))
 
     async def idle(self) -> None:
         """Waits until every round has ended. Raises what one of them met."""

@@ -41,6 +41,11 @@ def secret_text(secret: bytes) -> str:
     return PREFIX + base64.b64encode(secret).decode()
 
 
+def secret_bytes(text: str) -> bytes:
+    """A secret of its text. Raises `ValueError`."""
+    return base64.b64decode(text.removeprefix(PREFIX), validate=True)
+
+
 def sign(secret: bytes, message_id: str, timestamp_at: int, body: bytes) -> str:
     """`v1,…`: HMAC-SHA256 over id, time in Unix seconds, and the body as it is sent."""
     told = f"{message_id}.{timestamp_at}.".encode() + body

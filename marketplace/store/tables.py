@@ -324,6 +324,7 @@ class DeletionRow(SQLModel, table=True):
 class WebhookRow(SQLModel, table=True):
     """Where a key wants to be told of its jobs. `events` is `,job.ordered,job.settled,`, ready for LIKE.
 
+    Without a `url` its messages wait to be fetched; `asked_at_ms` is when that last happened.
     Its secret follows from its id and is not stored. `failing_since_ms` is the first failure since something
     was taken; `disabled_reason` is for its owner.
     """
@@ -334,6 +335,7 @@ class WebhookRow(SQLModel, table=True):
     url: str
     events: str
     created_at_ms: int = Field(sa_column=_big())
+    asked_at_ms: int | None = Field(default=None, sa_column=_big(nullable=True))
     failing_since_ms: int | None = Field(default=None, sa_column=_big(nullable=True))
     disabled_at_ms: int | None = Field(default=None, sa_column=_big(nullable=True))
     disabled_reason: str | None = None

@@ -104,12 +104,22 @@ def failing(tx: Session, webhook_id: str, since_ms: int | None) -> None:
     _set(tx, webhook_id, failing_since_ms=since_ms)
 
 
+def asked(tx: Session, webhook_id: str, now_ms: int) -> None:
+    """Somebody fetched a webhook's messages just now."""
+    _set(tx, webhook_id, asked_at_ms=now_ms)
+
+
+def forgotten(tx: Session, before_ms: int) -> list[str]:
+    """Webhooks whose messages nobody has fetched since then."""
+    return list(tx.exec(select_rows(WebhookRow.webhook_id).where(col(WebhookRow.asked_at_ms) < before_ms)))
+
+
 def waiting_hooks(tx: Session, now_ms: int, limit: int) -> list[str]:
     """Webhooks that something is due for, the longest waiting first."""
     due = (
         select(col(DeliveryRow.webhook_id), func.min(col(DeliveryRow.number)))
         .join(WebhookRow, col(WebhookRow.webhook_id) == col(DeliveryRow.webhook_id))
-        .where(*_due(now_ms), col(WebhookRow.disabled_at_ms).is_(None))
+        .where(*_due(now_ms), col(WebhookRow.disabled_at_ms).is_(None), col(WebhookRow.url) != "")
         .group_by(col(DeliveryRow.webhook_id))
         .order_by(func.min(col(DeliveryRow.number)))
         .limit(limit)

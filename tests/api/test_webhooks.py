@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from marketplace.dispatch.terms import Terms
-from marketplace.hooks import rules
+from marketplace.hooks import rules, step
+from marketplace.keeper.courier import Courier
 from tests.api.test_requests import check_problem
-from tests.flow.gateway import gateway
-from tests.flow.node import bearer
+from tests.flow.gateway import Clock, gateway
+from tests.flow.node import bearer, chat_body, funded
 
 LOOPBACK = Terms(webhook_allow_loopback=True)
 URL = "http://127.0.0.1:9/hooks"
@@ -92,3 +95,52 @@ async def test_a_key_has_a_bounded_number_of_webhooks(tmp_path):
         check_problem(await add(g, secret), 422, "invalid_request")
         await g.http.delete(f"/v1/webhooks/{made[0].json()['id']}", headers=bearer(secret))
         assert (await add(g, secret)).status_code == 201
+
+
+async def fetch(g, secret, made, *taken):
+    body = {"taken": list(taken)}
+    answer = await g.http.post(f"/v1/webhooks/{made['id']}/fetch", json=body, headers=bearer(secret))
+    return answer.json()
+
+
+async def test_messages_without_an_address_wait_to_be_fetched_until_they_are_taken(tmp_path):
+    clock = Clock()
+    async with gateway(tmp_path, clock=clock) as g, funded(g, 1) as (secret, _, _):
+        made = (await add(g, secret, None, events=["job.delivered"])).json()
+        assert (made["url"], made["secret"][:6]) == (None, "whsec_")
+        assert (await fetch(g, secret, made))["data"] == []
+        for _ in range(2):
+            await g.http.post("/v1/chat/completions", json=chat_body(), headers=bearer(secret))
+        await Courier(g.market).step()
+        first = (await fetch(g, secret, made))["data"]
+        assert [json.loads(row["body"])["type"] for row in first] == ["job.delivered"] * 2
+        assert (await fetch(g, secret, made, first[0]["id"]))["data"] == [], "the other is still claimed"
+        clock.now_ms += step.CLAIM_MS
+        assert (await fetch(g, secret, made))["data"] == [first[1]]
+        assert (await fetch(g, secret, made, first[1]["id"]))["data"] == []
+        clock.now_ms += step.CLAIM_MS
+        assert (await fetch(g, secret, made))["data"] == []
+
+
+async def test_only_a_webhook_without_an_address_is_fetched_from_and_by_its_key(tmp_path):
+    async with gateway(tmp_path, terms=LOOPBACK) as g:
+        secret, _ = await g.new_key()
+        other, _ = await g.new_key()
+        sent, kept = (await add(g, secret)).json(), (await add(g, secret, None)).json()
+        before = g.rows()
+        assert (await fetch(g, secret, sent))["code"] == "invalid_request"
+        assert (await fetch(g, other, kept))["code"] == "unknown_webhook"
+        assert (await fetch(g, secret, kept, "msg_x_1"))["code"] == "unknown_webhook"
+        assert g.rows() == before
+
+
+async def test_a_webhook_that_nobody_fetches_from_is_forgotten_after_an_hour(tmp_path):
+    clock = Clock()
+    async with gateway(tmp_path, clock=clock, terms=LOOPBACK) as g:
+        secret, _ = await g.new_key()
+        sent, kept = (await add(g, secret)).json(), (await add(g, secret, None)).json()
+        for wait, there in ((step.FETCH_MS, [sent["id"], kept["id"]]), (1, [sent["id"]])):
+            clock.now_ms += wait
+            await Courier(g.market).prune()
+            listed = (await g.http.get("/v1/webhooks", headers=bearer(secret))).json()["data"]
+            assert sorted(row["id"] for row in listed) == sorted(there)

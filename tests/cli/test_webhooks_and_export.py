@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from marketplace.cli import listening
 from marketplace.dispatch.terms import Terms
 from marketplace.keeper.courier import Courier
 from marketplace.protocol.hexes import to_hex
@@ -18,7 +20,7 @@ from tests.cli.conftest import Watt
 from tests.cli.gateway import Served, served
 from tests.flow.gateway import DEPLOYMENT
 from tests.flow.node import bearer, chat_body, funded
-from tests.flow.receiver import receiver
+from tests.flow.receiver import Receiver, receiver
 
 KEY = Signer(b"\x44" * 32)
 URL = "http://127.0.0.1:9/hooks"
@@ -178,3 +180,45 @@ def test_a_record_that_does_not_hold_exits_1(watt: Watt, busy: tuple[Served, str
     record.write_text("no json")
     assert watt("receipt", "deletion", record, "--json").json["error"]["code"] == "invalid_request"
     assert watt("receipt", "deletion", tmp_path / "none.json").code == 3
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_listen_posts_each_message_to_a_receiver_here_signed_and_leaves_nothing_behind(
+    watt: Watt, there: Served, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    secret, _ = there.run(there.gateway.new_key())
+    monkeypatch.setenv("WATT_API_KEY", secret)
+
+    async def one_job() -> None:
+        async with funded(there.gateway, 1) as (_, _, _):
+            there.gateway.put_session((await there.gateway.market.key_of(secret)).address, 1)
+            await there.gateway.http.post("/v1/chat/completions", json=chat_body(), headers=bearer(secret))
+
+    # The job is done while the command waits for its first message, and never before.
+    monkeypatch.setattr(listening, "_pause", lambda _seconds: there.run(one_job()))
+
+    async def serve() -> tuple[Receiver, asyncio.Event, asyncio.Task[None]]:
+        ready: asyncio.Future[Receiver] = asyncio.get_running_loop().create_future()
+        stop = asyncio.Event()
+
+        async def run() -> None:
+            async with receiver(status) as made:
+                ready.set_result(made)
+                await stop.wait()
+
+        task = asyncio.create_task(run())
+        return await ready, stop, task
+
+    hooks, stop, _task = there.run(serve())
+    events = ("--event", "job.delivered", "--forward", hooks.url)
+    if status == 500:
+        # What is not taken is not counted; the second job's message is.
+        ran = watt("listen", *events, "--count", 1)
+        assert [line.split()[-1] for line in ran.out.splitlines()] == ["500", "204"]
+    else:
+        found = watt("listen", *events, "--count", 1, "--json").json["messages"]
+        assert [(row["type"], row["answer"]) for row in found] == [("job.delivered", "200")]
+        assert hooks.taken[0].headers["webhook-id"] == found[0]["id"]
+        assert hooks.taken[0].headers["webhook-signature"].startswith("v1,")
+    there.loop.call_soon_threadsafe(stop.set)
+    assert watt("webhooks", "list", "--json").json["webhooks"] == []

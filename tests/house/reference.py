@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings
 from marketplace.explain import errors as error_pages
 from marketplace.protocol.errors import SPECS, ErrorCode
 from marketplace.protocol.phases import ENDINGS
+from marketplace.protocol.webhooks import EVENT_DOCS
 from marketplace.telemetry.names import LOG_DOCS, METRICS, SPAN_DOCS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,6 +85,16 @@ def error_page(code: ErrorCode) -> str:
     return HEAD + error_pages.page(code)
 
 
+def webhooks_page() -> str:
+    """Every event a webhook can be told of."""
+    rows = [(f"`{event}`", doc) for event, doc in EVENT_DOCS.items()]
+    text = (
+        "A message is `{type, timestamp, data}`, signed as Standard Webhooks describe. It never holds what\n"
+        "was asked or answered. `data` names the job (or session) and says `charged`.\n"
+    )
+    return "\n".join([HEAD, "# Webhook events\n", text, _table(("event", "when"), rows)]) + "\n"
+
+
 def metrics_page() -> str:
     """Every metric, log event and span."""
     metrics = [(f"`{m.name}`", m.kind, ", ".join(m.labels), m.doc) for m in METRICS]
@@ -132,6 +143,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "reference/settings.md": settings_page,
     "reference/errors.md": errors_page,
     "reference/metrics.md": metrics_page,
+    "reference/webhooks.md": webhooks_page,
     "reference/commands.md": commands_page,
     "openapi.json": openapi_page,
     **{f"{ERROR_PAGES}/{code}.md": partial(error_page, code) for code in ErrorCode},

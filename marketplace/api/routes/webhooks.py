@@ -24,8 +24,20 @@ _MESSAGE: Final = "^msg_[a-z2-7]{1,40}_[0-9]{1,18}$"
 class WebhookCall(BaseModel):
     """Body of `POST /v1/webhooks`."""
 
-    url: str = Field(min_length=1, max_length=rules.MAX_URL, description="Public http or https address.")
+    url: str | None = Field(
+        min_length=1,
+        max_length=rules.MAX_URL,
+        description="Public http or https address; null: messages wait to be fetched.",
+    )
     events: list[str] | None = Field(default=None, max_length=32, description="Names of events; else all.")
+
+
+class FetchCall(BaseModel):
+    """Body of `POST /v1/webhooks/{id}/fetch`."""
+
+    taken: list[str] = Field(
+        default=[], max_length=100, description="Messages fetched before that have arrived where they should."
+    )
 
 
 def routes(market: Market) -> APIRouter:
@@ -33,6 +45,7 @@ def routes(market: Market) -> APIRouter:
     router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
     _hooks(router, market)
     _deliveries(router, market)
+    _fetching(router, market)
     return router
 
 
@@ -42,8 +55,9 @@ def _hooks(router: APIRouter, market: Market) -> None:
         """Tells the caller's jobs to an address; the secret is in this answer and in no other."""
         key = await caller(market, request)
         terms = market.terms
-        post = Post(allow_loopback=terms.webhook_allow_loopback, seconds=terms.webhook_timeout_ms / 1000)
-        await post.check(call.url)
+        if call.url is not None:
+            seconds = terms.webhook_timeout_ms / 1000
+            await Post(allow_loopback=terms.webhook_allow_loopback, seconds=seconds).check(call.url)
         webhook_id, now = ids.webhook_id(market.random(15)), market.clock()
         row = await market.write(lambda tx: step.create(tx, key, call.url, call.events, webhook_id, now))
         return _hook(row) | {"secret": messages.secret_text(step.secret(market.vault.derive, webhook_id))}
@@ -113,11 +127,21 @@ def _deliveries(router: APIRouter, market: Market) -> None:
         return await market.write(work)
 
 
+def _fetching(router: APIRouter, market: Market) -> None:
+    @router.post("/{webhook_id}/fetch")
+    async def fetch(webhook_id: str, call: FetchCall, request: Request) -> dict[str, Any]:
+        """Gives the next messages of a webhook without an address; what is not taken comes again."""
+        key, now = await caller(market, request), market.clock()
+        parcels = await market.write(lambda tx: step.fetch(tx, key, webhook_id, call.taken, now))
+        data = [{"id": parcel.message_id, "body": parcel.body.decode()} for parcel in parcels]
+        return page(data, "id", has_more=len(data) == step.MOST_FETCHED)
+
+
 def _hook(row: WebhookRow) -> dict[str, Any]:
     return {
         "id": row.webhook_id,
         "object": "webhook",
-        "url": row.url,
+        "url": row.url or None,
         "events": [name for name in row.events.split(",") if name],
         "created_at_ms": row.created_at_ms,
         "failing_since_ms": row.failing_since_ms,

@@ -33,6 +33,7 @@ def upgrade() -> None:
         sa.Column("url", sa.String(), nullable=False),
         sa.Column("events", sa.String(), nullable=False),
         sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("asked_at_ms", sa.BigInteger(), nullable=True),
         sa.Column("failing_since_ms", sa.BigInteger(), nullable=True),
         sa.Column("disabled_at_ms", sa.BigInteger(), nullable=True),
         sa.Column("disabled_reason", sa.String(), nullable=True),
