@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
@@ -38,10 +39,19 @@ class Post:
     Args:
         allow_loopback: whether receivers on this machine are allowed, for local development.
         seconds: for one sending, from the name to the end of the answer.
+        trust: whose certificates count; None for those that everybody trusts.
     """
 
-    def __init__(self, *, allow_loopback: bool, seconds: float, resolve: Resolve = resolve) -> None:
+    def __init__(
+        self,
+        *,
+        allow_loopback: bool,
+        seconds: float,
+        resolve: Resolve = resolve,
+        trust: ssl.SSLContext | None = None,
+    ) -> None:
         self._allow_loopback, self._seconds, self._resolve = allow_loopback, seconds, resolve
+        self._trust = trust or True
 
     async def check(self, url: str) -> None:
         """Whether something could be sent there now. Raises `BadRequest`."""
@@ -74,7 +84,9 @@ class Post:
         # The certificate must be the name's, though the connection is to an address.
         extensions = {"sni_hostname": target.host}
         async with (
-            httpx2.AsyncClient(trust_env=False, follow_redirects=False, timeout=self._seconds) as http,
+            httpx2.AsyncClient(
+                trust_env=False, follow_redirects=False, timeout=self._seconds, verify=self._trust
+            ) as http,
             http.stream(
                 "POST",
                 f"{target.scheme}://{host}:{target.port}{target.path}",

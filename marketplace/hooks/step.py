@@ -20,6 +20,7 @@ CLAIM_MS: Final = 60_000
 FETCH_MS: Final = 60 * 60 * 1000
 MOST_FETCHED: Final = 20
 KEEP_MS: Final = 7 * 24 * 60 * 60 * 1000
+_NUMBER_DIGITS: Final = 9  # more would not fit its column
 _OWN_TIME: Final = {
     Event.JOB_ORDERED: "created_at_ms",
     Event.JOB_DELIVERED: "ended_at_ms",
@@ -69,7 +70,7 @@ def message_id(webhook_id: str, number: int) -> str:
 def number_of(message: str) -> int:
     """The number in a message's id. Raises `BadRequest`."""
     tail = message.rpartition("_")[2]
-    if not (tail.isascii() and tail.isdigit() and len(tail) < 19):
+    if not (tail.isascii() and tail.isdigit() and len(tail) <= _NUMBER_DIGITS):
         raise BadRequest(ErrorCode.UNKNOWN_WEBHOOK, f"{message[:60]!r} is no delivery")
     return int(tail)
 

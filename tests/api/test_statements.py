@@ -6,8 +6,6 @@ import csv
 import io
 import json
 
-import pytest
-
 from marketplace.api import export
 from marketplace.api.export import Format, Kind, Wish
 from marketplace.keeper.clockwork import Clockwork
@@ -65,25 +63,25 @@ async def test_receipts_and_payments_are_those_of_the_caller(tmp_path):
             check_problem(await g.http.get(path), 401, "missing_key")
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/v1/receipts?limit=0",
-        "/v1/receipts?limit=101",
-        "/v1/receipts?after=nonsense",
-        "/v1/payments?limit=101",
-        "/v1/payments?after=pay_1",
-        "/v1/payments?after=pay_1_2_" + "9" * 30,
-        "/v1/export",
-        "/v1/export?kind=jobs",
-        "/v1/export?kind=receipts&format=xml",
-        "/v1/export?kind=receipts&since_ms=-1",
-    ],
-)
-async def test_bad_questions_are_told_which_part_is_bad(tmp_path, path):
+BAD = [
+    "/v1/receipts?limit=0",
+    "/v1/receipts?limit=101",
+    "/v1/receipts?after=nonsense",
+    "/v1/payments?limit=101",
+    "/v1/payments?after=pay_1",
+    "/v1/payments?after=pay_9999999999_0_0",
+    "/v1/export",
+    "/v1/export?kind=jobs",
+    "/v1/export?kind=receipts&format=xml",
+    "/v1/export?kind=receipts&since_ms=-1",
+]
+
+
+async def test_bad_questions_are_told_which_part_is_bad(tmp_path):
     async with gateway(tmp_path) as g:
         secret, _ = await g.new_key()
-        check_problem(await g.http.get(path, headers=bearer(secret)), 422, "invalid_request")
+        for path in BAD:
+            check_problem(await g.http.get(path, headers=bearer(secret)), 422, "invalid_request")
 
 
 async def test_a_cursor_of_a_receipt_that_is_unknown_begins_at_the_newest(tmp_path):

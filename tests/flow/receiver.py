@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,11 +32,16 @@ class Receiver:
     answers: list[int | None] = field(default_factory=list)
     extra: bytes = b""
     taken: list[Taken] = field(default_factory=list)
+    serving: set[asyncio.Task[None] | None] = field(default_factory=set)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.serving.add(asyncio.current_task())
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             await self._serve(reader, writer)
-        writer.close()
+        # Whoever leaves a long answer leaves most of it in the buffer.
+        writer.transport.abort() if self.extra else writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -54,9 +60,13 @@ class Receiver:
 
 
 @contextlib.asynccontextmanager
-async def receiver(*answers: int | None, extra: bytes = b"") -> AsyncIterator[Receiver]:
+async def receiver(
+    *answers: int | None, extra: bytes = b"", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Receiver]:
     made = Receiver(answers=list(answers), extra=extra)
-    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
-    made.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hooks?a=b"
+    server = await asyncio.start_server(made.serve, "127.0.0.1", 0, ssl=tls)
+    scheme = "https" if tls else "http"
+    made.url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/hooks?a=b"
     async with server:
         yield made
+    await asyncio.gather(*filter(None, made.serving), return_exceptions=True)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import ssl
+from datetime import UTC, datetime
+
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from marketplace.hooks.post import Post
 from marketplace.protocol.errors import BadRequest
@@ -58,6 +65,42 @@ async def test_each_sending_looks_a_name_up_once_and_connects_where_it_looked():
         post = Post(allow_loopback=True, seconds=5, resolve=turning)
         answer = await post.send(there.url.replace("127.0.0.1", "turning.test"), {}, b"{}")
         assert (answer.taken, turning.asked) == (True, ["turning.test"])
+
+
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory):
+    """Server and client contexts for `hooks.test` alone."""
+    folder = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hooks.test")])
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+    made = made.not_valid_after(datetime(2100, 1, 1, tzinfo=UTC))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("hooks.test")]), critical=False)
+    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    pem = made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    none = serialization.NoEncryption()
+    (folder / "cert.pem").write_bytes(pem)
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, none)
+    )
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    return server, ssl.create_default_context(cafile=folder / "cert.pem")
+
+
+async def test_the_certificate_must_be_the_names_though_the_connection_is_to_an_address(certified):
+    server, trust = certified
+    known = names(**{"hooks.test": ["127.0.0.1"], "other.test": ["127.0.0.1"]})
+    async with receiver(tls=server) as there:
+        post = Post(allow_loopback=True, seconds=5, resolve=known, trust=trust)
+        right = await post.send(there.url.replace("127.0.0.1", "hooks.test"), {}, b"{}")
+        assert (right.taken, len(there.taken)) == (True, 1)
+        wrong = await post.send(there.url.replace("127.0.0.1", "other.test"), {}, b"{}")
+        assert (wrong.problem, len(there.taken)) == ("no connection held (ConnectError)", 1)
+        strict = Post(allow_loopback=True, seconds=5, resolve=known)
+        untrusted = await strict.send(there.url.replace("127.0.0.1", "hooks.test"), {}, b"{}")
+        assert (untrusted.taken, len(there.taken)) == (False, 1)
 
 
 async def test_a_redirect_is_an_answer_and_is_not_followed():

@@ -15,7 +15,7 @@ from marketplace.flow import Market
 from marketplace.store import statements
 
 _RECEIPT: Final = "^rcpt_[0-9a-f]{32}$"
-_PAYMENT: Final = "^pay_[0-9]{1,18}_[0-9]{1,9}_[0-9]{1,9}$"
+_PAYMENT: Final = "^pay_[0-9]{1,9}_[0-9]{1,9}_[0-9]{1,9}$"
 _MOST: Final = (1 << 62) - 1
 
 

@@ -18,7 +18,7 @@ from marketplace.store import webhooks
 from marketplace.store.tables import DeliveryRow, Tx, WebhookRow
 from marketplace.store.webhooks import DeliveryState
 
-_MESSAGE: Final = "^msg_[a-z2-7]{1,40}_[0-9]{1,18}$"
+_MESSAGE: Final = "^msg_[a-z2-7]{1,40}_[0-9]{1,9}$"
 
 
 class WebhookCall(BaseModel):
