@@ -26,11 +26,14 @@ def ask(tx: Tx, key: str, job_id: str, signer: Signer, domain: Domain, now_ms: i
     _drop(tx, job, records.ASKED, signer, domain, now_ms)
 
 
-def expire(tx: Tx, *, job_id: str, signer: Signer, domain: Domain, now_ms: int) -> None:
-    """Deletes what was to be kept until now. Idempotent."""
-    job = jobs.find(tx, job_id)
-    if job is not None and job.ended_at_ms is not None:
-        _drop(tx, job, records.EXPIRED, signer, domain, now_ms)
+def expire(tx: Tx, signer: Signer, domain: Domain, now_ms: int, limit: int) -> int:
+    """Deletes what was to be kept until now, of so many jobs; gives how many. Idempotent."""
+    due = content.due(tx, now_ms, limit)
+    for job_id in due:
+        job = jobs.find(tx, job_id)
+        if job is not None:
+            _drop(tx, job, records.EXPIRED, signer, domain, now_ms)
+    return len(due)
 
 
 def _drop(tx: Tx, job: JobRow, reason: str, signer: Signer, domain: Domain, now_ms: int) -> None:

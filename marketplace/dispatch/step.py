@@ -61,10 +61,8 @@ def known_job(tx: Tx, ask: Ask, timing: Timing) -> str | None:
     job = jobs.find_by_idempotency(tx, ask.idempotency)
     if job is None:
         return None
-    if job.deleted_at_ms is not None:
-        # Its fingerprint went with its content; the key still stands for that one job.
-        return job.job_id
-    if job.fingerprint != ask.fingerprint:
+    # The fingerprint of a deleted job went with its content; the key still stands for that one job.
+    if job.deleted_at_ms is None and job.fingerprint != ask.fingerprint:
         raise BadRequest(ErrorCode.INVALID_REQUEST, "this idempotency key was used for another call")
     if JobPhase(job.phase) not in (JobPhase.FAILED, JobPhase.EXPIRED):
         return job.job_id

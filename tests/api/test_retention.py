@@ -6,6 +6,7 @@ import asyncio
 import json
 
 from marketplace.dispatch.terms import Terms
+from marketplace.keeper import clockwork
 from marketplace.keeper.clockwork import Clockwork
 from marketplace.protocol import wire
 from marketplace.protocol.deletion import SignedDeletion
@@ -188,6 +189,38 @@ async def test_a_receipt_that_comes_after_the_content_went_is_left_out_of_the_su
         answer = await nodes[1].expect(wire.Superseded)
         assert answer.order_hash == late.order_hash
         assert g.session(opened[1]).owed_atoms == 0
+
+
+async def test_all_that_is_due_goes_in_one_turn_however_much_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(clockwork, "_FEW", 2)
+    clock = Clock()
+    async with (
+        gateway(tmp_path, clock=clock, terms=Terms(keep_ms=HOUR_MS)) as g,
+        funded(g, 1) as (secret, _, _),
+    ):
+        ids = [(await chat(g, secret))["job_id"] for _ in range(5)]
+        clock.now_ms += HOUR_MS
+        await Clockwork(g.market).forget()
+        assert [(await view(g, job_id))["deleted_at_ms"] for job_id in ids] == [clock()] * 5
+
+
+async def test_a_failed_call_may_be_made_again_with_its_key_though_its_content_is_gone(tmp_path):
+    broken = [True]
+
+    async def fail_first(node, frame):
+        if broken:
+            await node.deliver(frame, status=0, amount_atoms=0, units_out=0, chunks=[])
+        else:
+            await node.work(frame)
+
+    async with gateway(tmp_path) as g, funded(g, 1, behaviours={1: fail_first}) as (secret, _, opened):
+        headers = bearer(secret) | {"idempotency-key": "one"}
+        failed = await g.http.post("/v1/chat/completions", json=secret_chat(), headers=headers)
+        assert failed.status_code in (502, 503)
+        await delete(g, secret, failed.json()["job_id"])
+        broken.clear()
+        await chat(g, secret, **{"idempotency-key": "one"})
+        assert g.session(opened[1]).owed_atoms == 19
 
 
 async def test_a_failed_job_keeps_its_reason_when_its_content_is_gone(tmp_path):
