@@ -34,14 +34,23 @@ class Delivery:
     left: Left | None = None
 
 
+def check_kept(job: JobRow) -> None:
+    """Raises `BadRequest` when a job's input and output were deleted."""
+    if job.deleted_at_ms is not None:
+        detail = f"input and output were deleted; what stays is at /v1/jobs/{job.job_id}"
+        raise BadRequest(ErrorCode.CONTENT_DELETED, detail, job_id=job.job_id)
+
+
 def failed_delivery(tx: Tx, job: JobRow, deployment: Deployment) -> Delivery | None:
     """The free receipt of a job whose last node failed, when it signed one that counts."""
     row = receipts.find(tx, job.order_hash or "")
-    return None if row is None or row.superseded else delivery(tx, job, deployment)
+    counts = row is not None and not row.superseded and job.deleted_at_ms is None
+    return delivery(tx, job, deployment) if counts else None
 
 
 def delivery(tx: Tx, job: JobRow, deployment: Deployment) -> Delivery:
-    """Answer and receipt of a delivered job."""
+    """Answer and receipt of a delivered job. Raises `BadRequest` when they were deleted."""
+    check_kept(job)
     row = receipts.find(tx, job.order_hash or "")
     order = jobs.order(tx, job.order_hash or "")
     if row is None or order is None:
@@ -59,12 +68,13 @@ def delivery(tx: Tx, job: JobRow, deployment: Deployment) -> Delivery:
 
 
 def bundle(tx: Tx, row: ReceiptRow, deployment: Deployment, chunks: Sequence[bytes]) -> dict[str, Any]:
-    """A receipt with all that is needed to verify it offline."""
+    """A receipt with all that is needed to verify it offline. Raises `BadRequest` when that was deleted."""
     order, job = jobs.order(tx, row.order_hash), jobs.find(tx, row.job_id)
     offer = offers.find(tx, order.offer_hash) if order else None
     session = sessions.find(tx, row.session_id)
     if order is None or job is None or offer is None:
         raise Broken(ErrorCode.INTERNAL, f"receipt {row.receipt_id} has lost its order")
+    check_kept(job)
     paid_by = job.settled_tx if job.order_hash == row.order_hash else None
     paid_block = events.block_of(tx, row.session_id, paid_by) if paid_by else None
     return {

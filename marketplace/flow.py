@@ -115,16 +115,14 @@ class Market(Ground):
         started = (self._started(issued, ask.trace_id) for issued, ask in zip(placed, asks, strict=True))
         return [replace(running, left=left) for running in await asyncio.gather(*started)]
 
-    async def place_signed(self, given: dispatch.Given, trace_id: str, *, streamed: bool) -> Running:
+    async def place_signed(self, given: dispatch.Given, trace_id: str) -> Running:
         """Sends on an order its key signed elsewhere; the same order again is the same job.
 
         Raises:
             BadRequest: the first rule it breaks; nothing was ordered.
         """
         job_id = ids.job_id(self.random(15))
-        issued = await self.write(
-            lambda tx: self._place_signed(tx, given, job_id, trace_id, streamed=streamed)
-        )
+        issued = await self.write(lambda tx: self._place_signed(tx, given, job_id, trace_id))
         return await self._started(issued, trace_id)
 
     async def watch(self, job_id: str) -> Running:
@@ -298,12 +296,12 @@ class Market(Ground):
         return dispatch.issue(tx, job, seat, key, self.random(32), self.domain, self._timing())
 
     def _place_signed(
-        self, tx: Tx, given: dispatch.Given, job_id: str, trace_id: str, *, streamed: bool
+        self, tx: Tx, given: dispatch.Given, job_id: str, trace_id: str
     ) -> dispatch.Issued | str:
         known = jobs.order(tx, to_hex(given.order.digest(self.domain)))
         if known is not None and known.signature == given.signature:
             return known.job_id
-        fresh = dispatch.draft_given(job_id, trace_id, self.clock(), streamed=streamed)
+        fresh = dispatch.draft_given(job_id, trace_id, given, self._timing())
         return dispatch.place_signed(tx, given, fresh, self.domain, self._timing())
 
     def _timing(self) -> dispatch.Timing:

@@ -29,6 +29,7 @@ from marketplace.flow import Market
 from marketplace.funding.vault import Vault, load_secret
 from marketplace.keeper.batches import BatchRunner
 from marketplace.keeper.clockwork import Clockwork
+from marketplace.keeper.courier import Courier
 from marketplace.keeper.follow import Follower
 from marketplace.keeper.loops import LoopBoard, run_loop
 from marketplace.keeper.pump import Pump
@@ -102,6 +103,7 @@ class _Gateway:
         )
         self.clockwork = Clockwork(self.market)
         self.door: Door | None = None
+        self.courier = Courier(self.market)
         self.runner = BatchRunner(self.market, in_flight=settings.batch_jobs_in_flight)
 
     async def run(self) -> None:
@@ -116,6 +118,7 @@ class _Gateway:
             if self.door is not None:
                 await self.door.aclose()
             await asyncio.gather(*loops)
+            await self.courier.close()
             self.market.close()
             self.store.close()
             log.info(Log.STOPPED, process="gateway")
@@ -128,6 +131,9 @@ class _Gateway:
             ("clockwork", self.clockwork.step, settings.clockwork_every_ms),
             ("batches", self.runner.step, settings.batches_every_ms),
             ("sweep", self.clockwork.sweep, settings.sweep_every_ms),
+            ("webhooks", self.courier.step, settings.webhooks_every_ms),
+            ("prune", self.courier.prune, settings.reconcile_every_ms),
+            ("forget", self.clockwork.forget, settings.sweep_every_ms),
             ("reconcile", self.reconciler.step, settings.reconcile_every_ms),
         )
         return [run_loop(name, step, every, stop, board=self.board) for name, step, every in turns]
@@ -231,6 +237,10 @@ def _terms(settings: Settings) -> Terms:
         heartbeat_ms=settings.heartbeat_ms,
         job_timeout_ms=settings.job_timeout_ms,
         delivery_grace_ms=settings.delivery_grace_ms,
+        keep_ms=settings.keep_content_seconds * 1000,
+        most_keep_ms=settings.keep_content_most_seconds * 1000,
+        webhook_timeout_ms=settings.webhook_timeout_ms,
+        webhook_allow_loopback=settings.webhook_allow_loopback,
     )
 
 

@@ -70,6 +70,19 @@ class Settings(BaseSettings):
     batches_every_ms: int = Field(default=250, ge=50, description="Pause between looks at batches.")
     sweep_every_ms: int = Field(default=10_000, ge=100, description="Pause between sweeps of dead sessions.")
     reconcile_every_ms: int = Field(default=60_000, ge=1_000, description="Pause between reconciliations.")
+    keep_content_seconds: int = Field(
+        default=86_400, ge=300, description="How long input and output are kept unless a buyer chooses."
+    )
+    keep_content_most_seconds: int = Field(
+        default=2_592_000, ge=300, description="The longest a buyer can have them kept."
+    )
+    webhooks_every_ms: int = Field(default=500, ge=50, description="Pause between looks at webhooks.")
+    webhook_timeout_ms: int = Field(
+        default=10_000, ge=100, le=60_000, description="Longest sending of one webhook message."
+    )
+    webhook_allow_loopback: bool = Field(
+        default=False, description="Whether webhooks may point to this machine; for local development."
+    )
     max_lag_blocks: int = Field(default=20, ge=1, description="Follower lag above which /readyz says no.")
     log_level: str = Field(default="INFO", description="Least level that is logged.")
 

@@ -8,11 +8,13 @@ from marketplace.api.charges import charge_of
 from marketplace.delivery import Delivery as Delivery
 from marketplace.delivery import b64 as b64
 from marketplace.delivery import bundle as bundle
+from marketplace.delivery import check_kept as check_kept
 from marketplace.delivery import delivery as delivery
 from marketplace.delivery import failed_delivery as failed_delivery
+from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.payloads import Answer, task_type
 from marketplace.protocol.phases import ENDINGS, HAS_RESULT, EndReason, JobPhase, session_status
-from marketplace.store import jobs, offers, receipts, sessions, vouchers
+from marketplace.store import content, jobs, offers, receipts, sessions, vouchers
 from marketplace.store.tables import JobRow, NodeRow, OrderRow, ReceiptRow, SessionRow, Tx
 
 
@@ -89,7 +91,10 @@ def job_view(tx: Tx, job: JobRow) -> dict[str, Any]:
         "cost_atoms": str(receipt.amount_atoms if receipt and charged is True else 0),
         "receipt_id": receipt.receipt_id if receipt and has_result else None,
         "settled_tx": job.settled_tx,
-        "result": _result(tx, job, receipt) if has_result else None,
+        "result": _result(tx, job, receipt) if has_result and job.deleted_at_ms is None else None,
+        "keep_until_ms": job.keep_until_ms,
+        "deleted_at_ms": job.deleted_at_ms,
+        "deletion": deletion_view(tx, job) if job.deleted_at_ms is not None else None,
         "timeline": _timeline(tx, job, past),
     }
 
@@ -99,6 +104,14 @@ def job_line(job: JobRow) -> dict[str, Any]:
     names = ("job_id", "phase", "end_reason", "task", "trace_id", "attempts", "created_at_ms", "ended_at_ms")
     line = {name: getattr(job, name) for name in names}
     return line | {"model": job.model_name, "settled_tx": job.settled_tx}
+
+
+def deletion_view(tx: Tx, job: JobRow) -> dict[str, str] | None:
+    """The signed record of a deletion; `watt receipt deletion` reads it."""
+    row = content.deletion(tx, job.job_id)
+    if row is None:
+        return None
+    return {"record": row.record.decode(), "signature": to_hex(row.signature), "signer": row.signer}
 
 
 def _result(tx: Tx, job: JobRow, receipt: ReceiptRow | None) -> dict[str, Any] | None:

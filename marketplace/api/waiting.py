@@ -109,6 +109,8 @@ def _ending(tx: Tx, market: Market, job_id: str) -> tuple[views.Delivery | None,
     problem = problem_of(job, job_id)
     if job is None:
         return None, problem
+    if problem is None and job.deleted_at_ms is not None:
+        return None, BadRequest(ErrorCode.CONTENT_DELETED, job_id=job.job_id)
     if problem is None:
         return views.delivery(tx, job, market.deployment), None
     # Who signs its own vouchers needs the free receipt too, unless trying elsewhere is of no use.

@@ -11,11 +11,16 @@ from typer.core import TyperGroup
 
 from marketplace.cli import (
     config,
+    deletions,
     deploying,
     disputes,
+    explaining,
+    exporting,
     flows,
+    hooks,
     jurors,
     keys,
+    listening,
     maps,
     market,
     mcp,
@@ -132,6 +137,11 @@ def build() -> typer.Typer:
     disputes.register(made)
     jurors.register(made)
     deploying.register(made)
+    deletions.register(made)
+    exporting.register(made)
+    hooks.register(made)
+    listening.register(made)
+    explaining.register(made)
     return made
 
 

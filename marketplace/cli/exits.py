@@ -30,6 +30,8 @@ _BY_CODE: Final = {
             _C.UNKNOWN_JOB,
             _C.UNKNOWN_RECEIPT,
             _C.UNKNOWN_SESSION,
+            _C.UNKNOWN_WEBHOOK,
+            _C.CONTENT_DELETED,
         ),
         Exit.NOT_FOUND,
     ),

@@ -60,6 +60,22 @@ def seconds(text: str, option: str) -> int:
     return int(found[1]) * _SECONDS[found[2]]
 
 
+def moment_ms(text: str, option: str) -> int:
+    """A day or moment such as 2026-11-01 or 2026-11-01T12:30, in UTC unless it says otherwise; Unix ms."""
+    from datetime import UTC, datetime
+
+    try:
+        found = datetime.fromisoformat(text.strip())
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r} is no moment; write it as in 2026-11-01", param_hint=option
+        ) from error
+    at_ms = int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+    if at_ms < 0:
+        raise typer.BadParameter(f"{text!r} is before 1970", param_hint=option)
+    return at_ms
+
+
 def node_ids(text: str | None, option: str) -> tuple[int, ...]:
     """Node ids between commas; none for no text."""
     parts = [part.strip() for part in (text or "").split(",") if part.strip()]
@@ -84,6 +100,13 @@ def name(text: str) -> str:
     """A name that is fit for a file."""
     if not _NAME.fullmatch(text):
         raise typer.BadParameter("lower-case letters, digits, - and _; at most 40", param_hint="NAME")
+    return text
+
+
+def segment(text: str) -> str:
+    """An id that stays one segment of a path."""
+    if not text.replace("_", "").isalnum():
+        raise typer.BadParameter(f"{text!r} is no id")
     return text
 
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from marketplace.cli import config as configs
-from marketplace.cli import proofs, screen, wiring
+from marketplace.cli import deletions, proofs, screen, wiring
+from marketplace.cli.inputs import segment
 from marketplace.cli.options import DataDir, Gateway, Json, PassphraseFile, Rpc, WalletFile, doc
 
 
@@ -21,6 +22,7 @@ def register(app: typer.Typer) -> None:
     receipts = typer.Typer(no_args_is_help=True, help="Fetch receipts and verify them offline.")
     receipts.command("get", help=_GET)(get)
     proofs.register(receipts)
+    receipts.command("deletion", help=deletions.VERIFY)(deletions.verify)
     app.add_typer(receipts, name="receipt")
 
 
@@ -64,7 +66,7 @@ def job(
     from marketplace.cli.asking import ask
 
     config = configs.load(data_dir, gateway_url=gateway)
-    found = ask(config, "GET", f"/v1/jobs/{_segment(job_id)}")
+    found = ask(config, "GET", f"/v1/jobs/{segment(job_id)}")
     if json:
         screen.emit(found)
         return
@@ -96,7 +98,7 @@ def cancel(
     """Cancels a job; its node stops at the next step."""
     from marketplace.cli.asking import ask
 
-    found = ask(configs.load(data_dir, gateway_url=gateway), "POST", f"/v1/jobs/{_segment(job_id)}/cancel")
+    found = ask(configs.load(data_dir, gateway_url=gateway), "POST", f"/v1/jobs/{segment(job_id)}/cancel")
     if json:
         screen.emit(found)
         return
@@ -129,7 +131,7 @@ def get(
     """Fetches a receipt bundle; it is JSON with or without --json."""
     from marketplace.cli.asking import ask
 
-    found = ask(configs.load(data_dir, gateway_url=gateway), "GET", f"/v1/receipts/{_segment(receipt_id)}")
+    found = ask(configs.load(data_dir, gateway_url=gateway), "GET", f"/v1/receipts/{segment(receipt_id)}")
     if save is not None:
         save.write_text(jsons.dumps(found, indent=2) + "\n")
     if json:
@@ -138,10 +140,3 @@ def get(
         screen.out(jsons.dumps(found, indent=2))
     else:
         screen.done(f"{save}")
-
-
-def _segment(name: str) -> str:
-    """A name that stays one segment of a path."""
-    if not name.replace("_", "").isalnum():
-        raise typer.BadParameter(f"{name!r} is no id")
-    return name

@@ -25,9 +25,9 @@ from marketplace.client.results import ChatResult, EmbedResult, TaskResult
 from marketplace.client.sessions import SessionPolicy, SessionPool
 from marketplace.client.verify import Check, check_offline
 from marketplace.client.views import Surroundings
+from marketplace.client.visits import visit_header
 from marketplace.client.work import Done, Piece, Work
 from marketplace.protocol.hexes import from_hex, to_hex
-from marketplace.protocol.messages import Visit
 from marketplace.protocol.money import format_atoms, parse_atoms
 from marketplace.protocol.payloads import task_type
 from marketplace.protocol.signing import Signer
@@ -269,10 +269,8 @@ class AsyncWattline:
 
     async def jobs(self, *, limit: int = 20, after: str | None = None) -> list[dict[str, Any]]:
         """This key's jobs, newest first."""
-        visit = Visit(key=self.desk.key.address, issued_at_ms=self.desk.now_ms())
-        signature = self.desk.key.sign(visit, self.desk.domain)
         params = {"limit": str(limit), **({"after": after} if after else {})}
-        headers = {"x-watt-visit": f"{to_hex(visit.encode())}.{to_hex(signature)}"}
+        headers = visit_header(self.desk.key, self.desk.domain, self.desk.now_ms())
         return _rows(await self.desk.gateway.get("/v1/jobs", params=params, headers=headers))
 
     async def receipt(self, receipt_id: str) -> dict[str, Any]:

@@ -89,6 +89,24 @@ class Gateway:
         """JSON object of any call, empty where the answer is; raises as `get`."""
         return await self._call(method, path, headers=headers, **({} if body is None else {"json": body}))
 
+    async def delete(self, path: str, *, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """JSON object of a DELETE; raises as `get`."""
+        return await self._call("DELETE", path, headers=headers)
+
+    async def download(
+        self, path: str, *, params: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """The body of a GET, piece by piece; raises as `get`, also where it ends too early."""
+        try:
+            async with self._http.stream("GET", path, params=params, headers=headers) as response:
+                if response.is_error:
+                    await response.aread()
+                    raise _problem(response)
+                async for piece in response.aiter_bytes():
+                    yield piece
+        except httpx2.TransportError as error:
+            raise self._trouble(error) from error
+
     async def events(
         self, path: str, body: Mapping[str, Any], *, headers: Mapping[str, str] | None = None
     ) -> AsyncGenerator[Event, None]:

@@ -76,7 +76,9 @@ def _named(tx: Tx, once: Once, now_ms: int) -> str | None:
     if job is None:
         return None
     is_over = job.created_at_ms < now_ms - NAME_MS
-    if not is_over and job.fingerprint != once.fingerprint:
+    # The fingerprint of a deleted job went with its content; the name still stands for that one job.
+    known = is_over or job.deleted_at_ms is not None
+    if not known and job.fingerprint != once.fingerprint:
         raise BadRequest(ErrorCode.IDEMPOTENCY_MISMATCH, job_id=job.job_id)
     if is_over or _ended_uncharged(job):
         jobs.forget_idempotency(tx, job.job_id)

@@ -121,8 +121,9 @@ def receipt(
     job = _job(tx, order)
     signed = _attributed(frame, order, domain)
     known = receipts.find(tx, order.order_hash)
-    if known is not None and known.message == frame.receipt.message:
-        return _outcome(order, job, reply=_known_reply(frame, known))
+    settled = _settled(order, job, frame, known)
+    if settled is not None:
+        return settled
     if len(chunks) < frame.chunks:
         # A gateway that restarted holds only what came since; a fresh link brings the response again.
         raise BadRequest(ErrorCode.NOT_READY, f"{len(chunks)} of {frame.chunks} chunks are here")
@@ -172,6 +173,16 @@ def _attributed(frame: ReceiptFrame, order: OrderRow, domain: Domain) -> Receipt
     if signed.order_hash != frame.order_hash:
         raise BadRequest(ErrorCode.ORDER_MISDIRECTED, "the receipt is for another order than its frame says")
     return signed
+
+
+def _settled(order: OrderRow, job: JobRow, frame: ReceiptFrame, known: ReceiptRow | None) -> Outcome | None:
+    """The outcome of a receipt that needs no look any more."""
+    if known is not None and known.message == frame.receipt.message:
+        return _outcome(order, job, reply=_known_reply(frame, known))
+    if job.deleted_at_ms is not None:
+        # It ended otherwise and its input is gone, so that nothing of this can be checked any more.
+        return _outcome(order, job, reply=Superseded(order_hash=frame.order_hash))
+    return None
 
 
 def _known_reply(frame: ReceiptFrame, known: ReceiptRow) -> Frame:

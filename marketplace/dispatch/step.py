@@ -70,24 +70,26 @@ def draft(ask: Ask, job_id: str, model_id: str, model_name: str, timing: Timing)
         phase=JobPhase.ORDERED.value,
         created_at_ms=timing.now_ms,
         deadline_ms=timing.now_ms + timing.terms.job_timeout_ms,
+        keep_until_ms=timing.now_ms + (ask.keep_ms or timing.terms.keep_ms),
     )
 
 
-def draft_given(job_id: str, trace_id: str, now_ms: int, *, streamed: bool) -> JobRow:
+def draft_given(job_id: str, trace_id: str, given: Given, timing: Timing) -> JobRow:
     """The job of an order signed elsewhere; `place_signed` fills in the rest."""
     return JobRow(
         job_id=job_id,
         key="",
         held=False,
-        streamed=streamed,
+        streamed=given.streamed,
         task="",
         model_id="",
         model_name="",
         payload=b"",
         trace_id=trace_id,
         phase=JobPhase.ORDERED.value,
-        created_at_ms=now_ms,
+        created_at_ms=timing.now_ms,
         deadline_ms=0,
+        keep_until_ms=timing.now_ms + (given.keep_ms or timing.terms.keep_ms),
     )
 
 
@@ -121,12 +123,14 @@ def issue(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """An order made and signed elsewhere, with the payload under it."""
+    """An order made and signed elsewhere, with the payload under it, and how its buyer wants it done."""
 
     order: Order
     signature: bytes
     salt: bytes
     payload: bytes
+    streamed: bool = False
+    keep_ms: int | None = None
 
 
 def place_signed(tx: Tx, given: Given, fresh: JobRow, domain: Domain, timing: Timing) -> Issued:

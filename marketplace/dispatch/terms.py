@@ -10,17 +10,25 @@ from marketplace.protocol.signing import Signer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """Times this market works with, in ms.
+    """Times this market works with, in ms, and what else its owner may set.
 
     Attributes:
         lease_ms: how long a node keeps an order without a heartbeat.
         delivery_grace_ms: how long past its deadline a receipt may still arrive.
+        keep_ms: how long input and output are kept from the call on, where its buyer says nothing.
+        most_keep_ms: the longest a buyer can have them kept.
+        webhook_timeout_ms: for one sending, from the name to the end of the answer.
+        webhook_allow_loopback: whether receivers on this machine are sent to.
     """
 
     lease_ms: int = 10_000
     heartbeat_ms: int = 2_000
     job_timeout_ms: int = 120_000
     delivery_grace_ms: int = 1_500
+    keep_ms: int = 24 * 60 * 60 * 1000
+    most_keep_ms: int = 30 * 24 * 60 * 60 * 1000
+    webhook_timeout_ms: int = 10_000
+    webhook_allow_loopback: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +51,7 @@ class Ask:
     """A call paid by a held key. `payload.model` is filled in once the model's name is resolved.
 
     Attributes:
+        keep_ms: how long input and output are kept from now on; None for the market's own term.
         echo: what its answer says back and the payload does not hold, as JSON.
     """
 
@@ -53,5 +62,6 @@ class Ask:
     max_cost_atoms: int | None = None
     node_id: int | None = None
     streamed: bool = False
+    keep_ms: int | None = None
     once: Once = Once()
     echo: str = ""

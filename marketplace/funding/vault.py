@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +29,8 @@ class Vault:
 
     def __init__(self, secret: bytes, random: Callable[[int], bytes]) -> None:
         self._cipher = AESGCM(secret)
+        self._secret = secret
+        self._identity: Signer | None = None
         self._random = random
         self._opened: dict[str, Signer] = {}
 
@@ -54,6 +58,17 @@ class Vault:
             ) from error
         self._opened[address] = signer
         return signer
+
+    @property
+    def identity(self) -> Signer:
+        """The gateway's own key: it signs what the gateway says of itself, and holds no money."""
+        if self._identity is None:
+            self._identity = Signer(self.derive("identity"))
+        return self._identity
+
+    def derive(self, purpose: str) -> bytes:
+        """32 bytes that follow from the secret and a purpose, and tell nothing of the secret."""
+        return hmac.digest(self._secret, b"wattline derived\0" + purpose.encode(), hashlib.sha256)
 
 
 def load_secret(path: Path, random: Callable[[int], bytes]) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Final
 
-from marketplace.dispatch import once
+from marketplace.dispatch import forget, once
 from marketplace.flow import Market
 from marketplace.funding import step as funding
 from marketplace.protocol.errors import LostRace
@@ -16,6 +16,7 @@ from marketplace.telemetry.names import Log
 
 log = get_logger(__name__)
 _BATCH: Final = 100
+_FEW: Final = 20
 
 
 class Clockwork:
@@ -43,6 +44,14 @@ class Clockwork:
         await market.write(lambda tx: once.forget(tx, now))
         await market.write(lambda tx: settlement.refund_unpayable(tx, now, deployment.grace_seconds))
         await market.write(lambda tx: funding.return_expired(tx, deployment, now))
+
+    async def forget(self) -> None:
+        """Deletes the content of jobs whose time to be kept is over."""
+        market = self._market
+        now, signer, domain = market.clock(), market.vault.identity, market.domain
+        # A few at a time: others want to write in between.
+        while await market.write(lambda tx: forget.expire(tx, signer, domain, now, _FEW)) == _FEW:
+            continue
 
 
 async def _dropping_races(work: Awaitable[None]) -> None:

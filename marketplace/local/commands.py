@@ -96,6 +96,8 @@ def gateway(where: Addresses, layout: Layout, relayer_key: str, database_url: st
         "WATT_DATA_DIR": str(home),
         "WATT_DATABASE_URL": database_url or f"sqlite:///{home / 'market.db'}",
         "WATT_RELAYER_KEY": relayer_key,
+        # Everything here is on this machine, receivers of webhooks too.
+        "WATT_WEBHOOK_ALLOW_LOOPBACK": "true",
     }
     argv = [sys.executable, "-m", "marketplace.main"]
     return Command(name=GATEWAY, argv=argv, cwd=home, log=layout.log(GATEWAY), env=env, restart=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
+from marketplace.explain import errors as pages
 from marketplace.protocol.errors import BadRequest, ErrorCode, WattError
 
 # False is also said of a job that still runs: it is not charged yet.
@@ -42,6 +43,7 @@ def body_of(
         "charged": charged,
         "request_id": request_id,
         "retryable": retryable,
+        "doc_url": pages.path(error.code),
         # OpenAI clients keep only this object, so what helps is in it too.
         "error": {
             "message": f"{error.detail} — {hint}",
@@ -50,6 +52,7 @@ def body_of(
             "param": param,
             "hint": hint,
             "charged": charged,
+            "doc_url": pages.path(error.code),
         },
     }
 

@@ -59,6 +59,9 @@ class Turn(BaseModel):
     content: str | list[TextPart]
 
 
+RETAIN: Final = "How long input and output are kept, as in 1h; as the header x-watt-retain."
+
+
 class StreamOptions(BaseModel):
     """Usage is always sent; the option is accepted for its own sake."""
 
@@ -74,6 +77,7 @@ class Call(BaseModel):
     model: str = Field(min_length=1, max_length=128, pattern=PLAIN)
     max_cost: str | float | None = Field(default=None, description="Most this call may cost, in token units.")
     node: int | None = Field(default=None, ge=1, lt=1 << 32, description="The only node wanted.")
+    retain: str | None = Field(default=None, max_length=16, description=RETAIN)
 
     def refuse_unsupported(self) -> None:
         """Raises `BadRequest` for a parameter that would change the answer and is not supported."""

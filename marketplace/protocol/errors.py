@@ -43,6 +43,8 @@ class ErrorCode(StrEnum):
     UNKNOWN_BATCH = "unknown_batch"
     INVALID_FILE = "invalid_file"
     FILE_IN_USE = "file_in_use"
+    UNKNOWN_WEBHOOK = "unknown_webhook"
+    WEBHOOK_REFUSED = "webhook_refused"
     NO_SESSION = "no_session"
     SESSION_UNDERFUNDED = "session_underfunded"
     SESSION_EXPIRED = "session_expired"
@@ -66,6 +68,7 @@ class ErrorCode(StrEnum):
     LEASE_LOST = "lease_lost"
     DEADLINE_PASSED = "deadline_passed"
     CANCELLED = "cancelled"
+    CONTENT_DELETED = "content_deleted"
     RATE_LIMITED = "rate_limited"
     CHAIN_UNAVAILABLE = "chain_unavailable"
     WRONG_CHAIN = "wrong_chain"
@@ -113,6 +116,8 @@ SPECS: Final[dict[ErrorCode, ErrorSpec]] = {
     _C.UNKNOWN_BATCH: ErrorSpec(404, "Batch is not known", "Check the batch id, and the key you ask with."),
     _C.INVALID_FILE: ErrorSpec(422, "File cannot be run", "Correct the named line, send it again."),
     _C.FILE_IN_USE: ErrorSpec(409, "File is in use", "Cancel the batch that reads it, or wait for its end."),
+    _C.UNKNOWN_WEBHOOK: ErrorSpec(404, "Webhook is not known", "List yours: GET /v1/webhooks."),
+    _C.WEBHOOK_REFUSED: ErrorSpec(422, "Address is not allowed", "Give a public http or https address."),
     _C.NO_SESSION: ErrorSpec(402, "No open session", "Open a session for this key: POST /v1/sessions."),
     _C.SESSION_UNDERFUNDED: ErrorSpec(402, "Session has too little left", "Top it up, or lower max_tokens."),
     _C.SESSION_EXPIRED: ErrorSpec(402, "Session has expired", "Open a new session."),
@@ -145,6 +150,9 @@ SPECS: Final[dict[ErrorCode, ErrorSpec]] = {
     _C.LEASE_LOST: ErrorSpec(503, "Lease was lost", "Another node took over.", True),
     _C.DEADLINE_PASSED: ErrorSpec(504, "Deadline passed", "Nothing was charged; allow more time.", True),
     _C.CANCELLED: ErrorSpec(410, "Job was cancelled", "Nothing was charged; place it again if you want it."),
+    _C.CONTENT_DELETED: ErrorSpec(
+        410, "Content was deleted", "Use your own copy; hashes, amounts and receipt stay: GET /v1/jobs/{id}."
+    ),
     _C.RATE_LIMITED: ErrorSpec(429, "Too many calls", "Wait as Retry-After says.", True),
     _C.CHAIN_UNAVAILABLE: ErrorSpec(503, "Chain does not answer", "Check the RPC endpoint.", True),
     _C.WRONG_CHAIN: ErrorSpec(503, "Chain is not the expected one", "Check RPC URL and deployment file."),

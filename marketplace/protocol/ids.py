@@ -25,6 +25,11 @@ def batch_id(random: bytes) -> str:
     return "batch_" + _base32(random[:15])
 
 
+def webhook_id(random: bytes) -> str:
+    """`wh_…` of 15 random bytes."""
+    return "wh_" + _base32(random[:15])
+
+
 def trace_id(random: bytes) -> str:
     """W3C trace id: 32 hex digits of 16 random bytes."""
     return random[:16].hex()

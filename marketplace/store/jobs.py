@@ -12,10 +12,17 @@ from sqlmodel import Session, col, select, update
 
 from marketplace.protocol.errors import Broken, ErrorCode, LostRace
 from marketplace.protocol.phases import OPEN, JobPhase, may_move
+from marketplace.protocol.webhooks import Event
+from marketplace.store import webhooks
 from marketplace.store.tables import JobRow, OrderRow
 
 _BLIND = {"synchronize_session": False}
 _MANY = 1_000  # values in one statement; databases bound them
+_TOLD = {
+    JobPhase.DELIVERED: Event.JOB_DELIVERED,
+    JobPhase.FAILED: Event.JOB_FAILED,
+    JobPhase.EXPIRED: Event.JOB_FAILED,
+}
 
 
 class OrderState(StrEnum):
@@ -35,6 +42,7 @@ def add(tx: Session, job: JobRow) -> None:
     """A fresh job. Raises `LostRace` when its idempotency key was taken meanwhile."""
     tx.add(job)
     _flush(tx)
+    webhooks.tell(tx, Event.JOB_ORDERED, job.job_id)
 
 
 def find(tx: Session, job_id: str) -> JobRow | None:
@@ -100,6 +108,8 @@ def move(tx: Session, job: JobRow, after: JobPhase, **values: Any) -> None:
     if tx.exec(query, execution_options=_BLIND).rowcount != 1:
         raise LostRace(ErrorCode.LEASE_LOST, "the job moved on meanwhile", job_id=job.job_id)
     tx.refresh(job)
+    if after in _TOLD:
+        webhooks.tell(tx, _TOLD[after], job.job_id)
 
 
 def ask_cancel(tx: Session, job: JobRow, now_ms: int) -> None:

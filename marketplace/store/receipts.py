@@ -13,11 +13,14 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from marketplace.protocol.errors import ErrorCode, LostRace
 from marketplace.protocol.phases import HAS_RESULT, JobPhase
+from marketplace.protocol.webhooks import Event
+from marketplace.store import webhooks
 from marketplace.store.events import batches
 from marketplace.store.tables import ChunkRow, FaultRow, JobRow, ReceiptRow, SessionRow
 
 _BLIND = {"synchronize_session": False}
 _NO_END = 1 << 62
+_TOLD = {JobPhase.SETTLED: Event.JOB_SETTLED, JobPhase.REFUNDED: Event.JOB_REFUNDED}
 _WITH_RESULT = [phase.value for phase in sorted(HAS_RESULT)]
 
 
@@ -67,10 +70,12 @@ def chunks(tx: Session, order_hash: str) -> list[bytes]:
     return list(tx.exec(query))
 
 
-def of_session(tx: Session, session_id: str) -> list[ReceiptRow]:
-    """A session's receipts in order of seq, superseded ones too."""
-    query = select(ReceiptRow).where(ReceiptRow.session_id == session_id).order_by(col(ReceiptRow.seq))
-    return list(tx.exec(query))
+def of_session(
+    tx: Session, session_id: str, *, after_seq: int = 0, limit: int | None = None
+) -> list[ReceiptRow]:
+    """A session's receipts above a seq in order of seq, superseded ones too; all where no limit is given."""
+    query = select(ReceiptRow).where(ReceiptRow.session_id == session_id, col(ReceiptRow.seq) > after_seq)
+    return list(tx.exec(query.order_by(col(ReceiptRow.seq)).limit(limit)))
 
 
 def owed_between(tx: Session, session_id: str, after_seq: int, through_seq: int) -> list[ReceiptRow]:
@@ -146,6 +151,8 @@ def mark(
             )
         )
         tx.exec(query, execution_options=_BLIND)
+    if phase in _TOLD:
+        webhooks.tell_orders(tx, _TOLD[phase], order_hashes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +187,14 @@ def unpayable(tx: Session, expired_before: int, limit: int) -> list[Unpaid]:
 def refund(tx: Session, session_id: str, after_seq: int, reason: str) -> None:
     """Ends jobs above the last paid seq of a dead session as refunded."""
     jobs = _jobs(session_id, low=after_seq, high=_NO_END)
-    for phase in (JobPhase.DELIVERED, JobPhase.ACKNOWLEDGED):
+    unpaid = (JobPhase.DELIVERED, JobPhase.ACKNOWLEDGED)
+    waited = select(JobRow.order_hash).where(
+        col(JobRow.order_hash).in_(jobs), col(JobRow.phase).in_([phase.value for phase in unpaid])
+    )
+    told = [order_hash for order_hash in tx.exec(waited) if order_hash is not None]
+    for phase in unpaid:
         _shift(tx, jobs, phase, JobPhase.REFUNDED, end_reason=reason)
+    webhooks.tell_orders(tx, Event.JOB_REFUNDED, told)
 
 
 def _jobs(session_id: str, *, low: int, high: int) -> SelectOfScalar[str]:

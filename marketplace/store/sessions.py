@@ -10,6 +10,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from marketplace.protocol.errors import ErrorCode, LostRace
 from marketplace.protocol.phases import EndReason, JobPhase
+from marketplace.store import webhooks
 from marketplace.store.tables import AccountRow, JobRow, ReceiptRow, SessionRow, SessionTermsRow
 
 MAX_SEQ = (1 << 32) - 1
@@ -127,6 +128,8 @@ def release(tx: Session, session_id: str, *, reserved_atoms: int, owed_atoms: in
         )
     )
     tx.exec(query, execution_options=_BLIND)
+    if owed_atoms:
+        webhooks.warn(tx, session_id)
 
 
 def keep_terms(tx: Session, row: SessionTermsRow) -> None:

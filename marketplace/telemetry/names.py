@@ -62,6 +62,7 @@ class Log(StrEnum):
     MODEL_FAILED = "model_failed"
     ENGINE_STUCK = "engine_stuck"
     METER_MISSING = "meter_missing"
+    WEBHOOK_DISABLED = "webhook_disabled"
 
 
 LOG_DOCS: Final[dict[Log, str]] = {
@@ -113,6 +114,7 @@ LOG_DOCS: Final[dict[Log, str]] = {
     Log.MODEL_LOADED: "A model's weights are in memory and its canary passed.",
     Log.MODEL_FAILED: "A model could not be loaded.",
     Log.ENGINE_STUCK: "An engine's step did not end in time; the worker ends, and its jobs go on elsewhere.",
+    Log.WEBHOOK_DISABLED: "A webhook took nothing for too long, or is gone; nothing more is sent there.",
     Log.METER_MISSING: "An energy counter cannot be read; figures come from the next best source.",
 }
 
@@ -208,6 +210,7 @@ METRICS: Final = (
     MetricSpec("watt_reorgs_total", _COUNTER, "Reorganisations rolled back."),
     MetricSpec("watt_outbox_pending", _GAUGE, "Transactions wanted or sent but not confirmed."),
     MetricSpec("watt_tx_sent_total", _COUNTER, "Transactions that reached an end or fell back.", ("state",)),
+    MetricSpec("watt_webhook_deliveries_total", _COUNTER, "Webhook messages sent, by result.", ("result",)),
     MetricSpec("watt_rpc_failures_total", _COUNTER, "Chain reads and sends that failed."),
     MetricSpec("watt_node_joules_total", _COUNTER, "Energy of inference, in joules.", ("method",)),
     MetricSpec("watt_node_idle_joules_total", _COUNTER, "Energy drawn that no job was charged.", ("method",)),

@@ -14,14 +14,27 @@ from marketplace.protocol.money import format_atoms
 from tests.flow.gateway import gateway
 from tests.flow.node import Node, bearer, chat_body, funded
 
-PROBLEM = {"type", "title", "status", "detail", "code", "hint", "charged", "request_id", "retryable", "error"}
+PROBLEM = {
+    "type",
+    "title",
+    "status",
+    "detail",
+    "code",
+    "hint",
+    "charged",
+    "request_id",
+    "retryable",
+    "doc_url",
+    "error",
+}
 
 
 def check_problem(answer, status, code):
     body = answer.json()
     assert (answer.status_code, body["code"]) == (status, code), body
     assert set(body) >= PROBLEM
-    assert set(body["error"]) == {"message", "type", "code", "param", "hint", "charged"}
+    assert set(body["error"]) == {"message", "type", "code", "param", "hint", "charged", "doc_url"}
+    assert body["doc_url"] == body["error"]["doc_url"] == f"/docs/errors/{code}"
     assert body["charged"] is body["error"]["charged"] is False
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["x-request-id"] == body["request_id"]

@@ -35,6 +35,7 @@ GROUPS = {
     ("dispute",),
     ("juror",),
     ("audit",),
+    ("webhooks",),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -13,20 +14,30 @@ import typer.main
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
+from marketplace.explain import errors as error_pages
 from marketplace.protocol.errors import SPECS, ErrorCode, WattError
 from marketplace.protocol.phases import ENDINGS
+from marketplace.protocol.webhooks import EVENT_DOCS
 from marketplace.telemetry.names import LOG_DOCS, METRICS, SPAN_DOCS
 
 ROOT = Path(__file__).resolve().parents[2]
+ERROR_PAGES: Final = "reference/errors"
 HEAD: Final = "<!-- Written by `python -m tests.house.reference`; edit the code instead. -->\n"
 
 
 def main() -> None:
-    """Writes every page anew."""
+    """Writes every page anew, and removes those of error codes that are gone."""
+    for path in left_over():
+        path.unlink()
     for name, page in PAGES.items():
         path = ROOT / "docs" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page())
+
+
+def left_over() -> list[Path]:
+    """Pages of error codes that there are no longer."""
+    return [p for p in (ROOT / "docs" / ERROR_PAGES).glob("*.md") if f"{ERROR_PAGES}/{p.name}" not in PAGES]
 
 
 def settings_page() -> str:
@@ -42,7 +53,13 @@ def settings_page() -> str:
 def errors_page() -> str:
     """Every error code and every end of a job."""
     codes = [
-        (f"`{code}`", spec.status, spec.title, spec.hint, "yes" if spec.retryable else "no")
+        (
+            f"[`{code}`](errors/{code}.md)",
+            spec.status,
+            spec.title,
+            spec.hint,
+            "yes" if spec.retryable else "no",
+        )
         for code, spec in SPECS.items()
     ]
     ends = [
@@ -54,10 +71,28 @@ def errors_page() -> str:
         )
         for reason, end in ENDINGS.items()
     ]
-    text = "Each answer that is not 2xx carries one of these as `code`, with `charged` and a `hint`.\n"
+    text = (
+        "Each answer that is not 2xx carries one of these as `code`, with `charged`, `hint`, and `doc_url`,\n"
+        "where the gateway serves the code's page. `watt explain CODE` prints it.\n"
+    )
     parts = [HEAD, "# Errors\n", text, _table(("code", "HTTP", "what", "what helps", "retry helps"), codes)]
     parts += ["\n## How a job can end\n", _table(("reason", "code", "charged", "in words"), ends)]
     return "\n".join(parts) + "\n"
+
+
+def error_page(code: ErrorCode) -> str:
+    """What one error code means, and what to do."""
+    return HEAD + error_pages.page(code)
+
+
+def webhooks_page() -> str:
+    """Every event a webhook can be told of."""
+    rows = [(f"`{event}`", doc) for event, doc in EVENT_DOCS.items()]
+    text = (
+        "A message is `{type, timestamp, data}`, signed as Standard Webhooks describe. It never holds what\n"
+        "was asked or answered. `data` names the job (or session) and says `charged`.\n"
+    )
+    return "\n".join([HEAD, "# Webhook events\n", text, _table(("event", "when"), rows)]) + "\n"
 
 
 def metrics_page() -> str:
@@ -120,8 +155,10 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "reference/settings.md": settings_page,
     "reference/errors.md": errors_page,
     "reference/metrics.md": metrics_page,
+    "reference/webhooks.md": webhooks_page,
     "reference/commands.md": commands_page,
     "openapi.json": openapi_page,
+    **{f"{ERROR_PAGES}/{code}.md": partial(error_page, code) for code in ErrorCode},
 }
 
 

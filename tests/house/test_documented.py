@@ -6,18 +6,36 @@ import re
 
 import pytest
 
+from marketplace.explain import errors
+from marketplace.protocol.errors import ErrorCode
 from tests.house import reference
 from tests.house.tree import ROOT, python_files
 
 # Between a node's own processes, and between a supervisor and its children.
 INTERNAL = {"WATT_NODE_PARENT_PID"}
-PROSE = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PROSE = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / reference.ERROR_PAGES).glob("*.md")),
+]
 
 
 @pytest.mark.parametrize("page", reference.PAGES)
 def test_page_is_what_the_code_says(page: str) -> None:
     """Stale: run `python -m tests.house.reference` and commit what changed."""
     assert (ROOT / "docs" / page).read_text() == reference.PAGES[page]()
+
+
+def test_no_page_is_left_of_an_error_code_that_is_gone() -> None:
+    assert reference.left_over() == []
+
+
+def test_somebody_wrote_about_every_error_code_and_about_no_other() -> None:
+    assert set(errors.prose()) == {code.value for code in ErrorCode}
+    for code, written in errors.prose().items():
+        texts = (written.means, written.why, written.remedy, written.charged)
+        assert [text for text in texts if not text.endswith(".")] == [], code
+        assert written.run.startswith(("watt ", "curl ", "date ")), code
 
 
 def test_every_setting_has_a_description() -> None:

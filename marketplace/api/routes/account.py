@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
 from marketplace.api import messages, views
+from marketplace.api.routes.jobs import page
 from marketplace.flow import Market
 from marketplace.funding import step as funding
 from marketplace.protocol.errors import BadRequest, ErrorCode
@@ -72,19 +73,35 @@ def routes(market: Market) -> APIRouter:
         )
         return {"session_id": session_id} | _asked(entry)
 
-    @router.get("/v1/sessions/{session_id}/receipts")
-    async def session_receipts(session_id: str) -> dict[str, Any]:
-        """Lists a session's receipts in order of seq; what a voucher has to cover is not superseded."""
-        rows = await market.read(lambda tx: receipts.of_session(tx, session_id.lower()))
-        return {"object": "list", "data": [_receipt_line(row, market) for row in rows], "has_more": False}
-
     @router.get("/v1/accounts/{buyer}")
     async def account(buyer: str) -> dict[str, Any]:
         """Shows a buyer's free balance and sessions."""
         owner = messages.address(buyer, "buyer")
         return await market.read(lambda tx: _account(tx, owner, market))
 
+    _receipts(router, market)
     return router
+
+
+def _receipts(router: APIRouter, market: Market) -> None:
+    @router.get("/v1/sessions/{session_id}/receipts")
+    async def session_receipts(
+        session_id: str,
+        limit: int | None = Query(default=None, ge=1, le=1_000, description="All of them when not given."),
+        after: str | None = Query(default=None, pattern="^rcpt_[0-9a-f]{32}$"),
+    ) -> dict[str, Any]:
+        """Lists a session's receipts in order of seq; what a voucher has to cover is not superseded."""
+
+        def load(tx: Tx) -> list[ReceiptRow]:
+            last = receipts.find_by_id(tx, after) if after else None
+            seq = last.seq if last and last.session_id == session_id.lower() else 0
+            return receipts.of_session(
+                tx, session_id.lower(), after_seq=seq, limit=limit + 1 if limit else None
+            )
+
+        rows = await market.read(load)
+        data = [_receipt_line(row, market) for row in rows[:limit]]
+        return page(data, "receipt_id", has_more=len(data) < len(rows))
 
 
 def _asked(entry: OutboxEntry) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field
 
-from marketplace.api import messages, views, waiting
+from marketplace.api import messages, retention, views, waiting
 from marketplace.api.auth import caller
 from marketplace.api.once import mark, name_of
 from marketplace.api.routes.work import trace_of
-from marketplace.dispatch import once
+from marketplace.dispatch import forget, once
 from marketplace.dispatch.step import Given
 from marketplace.flow import Market, Running
 from marketplace.openai import money, requests
@@ -52,6 +52,7 @@ class OrderCall(BaseModel):
     salt: str
     payload: str = Field(description="Base64 of the canonical request bytes.")
     stream: bool = False
+    retain: str | None = Field(default=None, max_length=16, description=requests.RETAIN)
 
 
 class VoucherCall(BaseModel):
@@ -94,8 +95,10 @@ def _orders(router: APIRouter, market: Market) -> None:
             signature=messages.blob(call.signature, "signature"),
             salt=messages.blob(call.salt, "salt", 32),
             payload=_base64(call.payload),
+            streamed=call.stream,
+            keep_ms=retention.keep_ms(market.terms, request, call.retain),
         )
-        running = await market.place_signed(given, trace_of(market, request), streamed=call.stream)
+        running = await market.place_signed(given, trace_of(market, request))
         mark(request, running, market.deployment)
         if "text/event-stream" in request.headers.get("accept", ""):
             return _events(market, running, request)
@@ -121,6 +124,14 @@ def _orders(router: APIRouter, market: Market) -> None:
     async def job(job_id: str) -> dict[str, Any]:
         """Shows a job; its id is the permission."""
         return await market.read(lambda tx: views.job_view(tx, _job(tx, job_id)))
+
+    @router.delete("/v1/jobs/{job_id}")
+    async def delete(job_id: str, request: Request) -> dict[str, Any]:
+        """Deletes a job's input and output; hashes, amounts and receipt stay. Idempotent."""
+        key, now = await caller(market, request), market.clock()
+        signer, domain = market.vault.identity, market.domain
+        await market.write(lambda tx: forget.ask(tx, key, job_id, signer, domain, now))
+        return await market.read(lambda tx: retention.deleted_view(tx, _job(tx, job_id)))
 
     @router.post("/v1/jobs/{job_id}/cancel")
     async def cancel(job_id: str) -> dict[str, Any]:

@@ -143,8 +143,10 @@ def _shown(tx: Tx, market: Market, response_id: str, key: str, request: Request)
 
 
 def _own(tx: Tx, response_id: str, key: str) -> JobRow:
-    """The job behind a response of this key. Raises `BadRequest` where it has none by this id."""
+    """The job behind a response of this key. Raises `BadRequest` where it has none by this id any more."""
     job = jobs.find(tx, responses.job_id(response_id))
+    if job is not None and job.key == key:
+        delivery.check_kept(job)
     if job is None or job.key != key or not job.echo:
         raise BadRequest(ErrorCode.UNKNOWN_JOB, f"this key has no response {response_id[:64]!r}")
     return job

@@ -54,7 +54,8 @@ def routes(market: Market, health: Health) -> APIRouter:
         head = (
             {"number": cursor.number, "hash": cursor.hash, "timestamp": cursor.timestamp} if cursor else None
         )
-        return market.deployment.to_json() | {"head": head, "lag_blocks": health.lag_blocks()}
+        gateway = {"gateway_signer": market.vault.identity.address, "lag_blocks": health.lag_blocks()}
+        return market.deployment.to_json() | {"head": head} | gateway
 
     @router.get("/livez")
     async def live() -> dict[str, bool]:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from marketplace import delivery
-from marketplace.api import budget, choices, views, waiting
+from marketplace.api import budget, choices, retention, views, waiting
 from marketplace.api.auth import bearer
 from marketplace.api.once import mark, once_of
 from marketplace.dispatch.terms import Ask
@@ -118,6 +118,7 @@ async def asked(
         else money.to_atoms(limit, market.deployment.token_decimals, "max_cost"),
         node_id=call.node,
         streamed=streamed,
+        keep_ms=retention.keep_ms(market.terms, request, call.retain),
         once=once_of(request, key.address, call),
     )
 
