@@ -15,6 +15,8 @@ from marketplace.store.batch_tables import BatchLineRow as BatchLineRow
 from marketplace.store.batch_tables import BatchRow as BatchRow
 from marketplace.store.batch_tables import FileLineRow as FileLineRow
 from marketplace.store.batch_tables import FileRow as FileRow
+from marketplace.store.webhook_tables import DeliveryRow as DeliveryRow
+from marketplace.store.webhook_tables import WebhookRow as WebhookRow
 
 # What a `with store.transaction()` gives: steps above take it as an argument and never import SQLModel.
 Tx = Session
@@ -167,8 +169,8 @@ class JobRow(SQLModel, table=True):
     `phase` is a `JobPhase`, `end_reason` an `EndReason`; `held` means this gateway holds the job's key and
     can sign further orders and vouchers for it. `idempotency` is a digest of what the caller calls it by,
     `fingerprint` of the call as it was asked; `retries` is the highest count of a client's own retries that
-    this job has answered. `echo` is JSON of what the answer says back and the payload does not hold. Input and
-    output are kept until `keep_until_ms`.
+    this job has answered. `echo` is JSON of what the answer says back and the payload does not hold. Input
+    and output are kept until `keep_until_ms`.
     """
 
     __tablename__ = "job"
@@ -351,52 +353,3 @@ class DeletionRow(SQLModel, table=True):
     record: bytes = Field(sa_column=_blob())
     signature: bytes = Field(sa_column=_blob())
     signer: str
-
-
-class WebhookRow(SQLModel, table=True):
-    """Where a key wants to be told of its jobs. `events` is `,job.ordered,job.settled,`, ready for LIKE.
-
-    Without a `url` its messages wait to be fetched; `asked_at_ms` is when that last happened.
-    Its secret follows from its id and is not stored. `failing_since_ms` is the first failure since something
-    was taken; `disabled_reason` is for its owner.
-    """
-
-    __tablename__ = "webhook"
-    webhook_id: str = Field(primary_key=True)
-    key: str = Field(index=True)
-    url: str
-    events: str
-    created_at_ms: int = Field(sa_column=_big())
-    asked_at_ms: int | None = Field(default=None, sa_column=_big(nullable=True))
-    failing_since_ms: int | None = Field(default=None, sa_column=_big(nullable=True))
-    disabled_at_ms: int | None = Field(default=None, sa_column=_big(nullable=True))
-    disabled_reason: str | None = None
-
-
-class DeliveryRow(SQLModel, table=True):
-    """A message for one webhook, written with what it tells of. `body` is fixed at the first sending.
-
-    `subject` is a job or session; `reason` and `tx_hash` are how it stood when it happened. Numbers are never
-    given twice, because receivers tell messages apart by them.
-    """
-
-    __tablename__ = "webhook_delivery"
-    __table_args__ = (
-        Index("delivery_due", "state", "next_at_ms"),
-        Index("delivery_subject", "webhook_id", "subject"),
-        {"sqlite_autoincrement": True},
-    )
-    number: int | None = Field(default=None, primary_key=True)
-    webhook_id: str = Field(index=True)
-    event: str
-    subject: str
-    reason: str = ""
-    tx_hash: str = ""
-    body: str = ""
-    state: str = "waiting"
-    attempts: int = 0
-    next_at_ms: int = Field(default=0, sa_column=_big())
-    created_at_ms: int = Field(default=0, sa_column=_big())
-    ended_at_ms: int | None = Field(default=None, sa_column=_big(nullable=True))
-    answered: int | None = None
-    problem: str | None = None
