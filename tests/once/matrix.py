@@ -98,7 +98,7 @@ class Bench:
 def run(
     market: MarketUnderTest, cells: Iterable[tuple[str, str]], tell: Callable[[Part], None] = lambda _: None
 ) -> list[Part]:
-    """Runs the cells, a failure's clients one after another, and tells of each; the last is the chain's word."""
+    """Runs the cells, a failure's clients one after another; the last part is the chain's word."""
     wanted = list(cells)
     if any(client == "wattline" for _, client in wanted):
         fund_sdk(market.market)
