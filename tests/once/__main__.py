@@ -27,7 +27,10 @@ def main(arguments: Iterable[str]) -> int:
         market = MarketUnderTest(Path(folder), EAGER)
         market.start()
         try:
-            parts = run(market, QUICK if options.quick else everything())
+            cells = QUICK if options.quick else everything()
+            parts = run(
+                market, cells, lambda part: print(f"{part.name}: done in {part.seconds:.0f} s", flush=True)
+            )
         finally:
             code = market.stop()
     print(table(parts))

@@ -95,7 +95,9 @@ class Bench:
         return found
 
 
-def run(market: MarketUnderTest, cells: Iterable[tuple[str, str]]) -> list[Part]:
+def run(
+    market: MarketUnderTest, cells: Iterable[tuple[str, str]], tell: Callable[[Part], None] = lambda _: None
+) -> list[Part]:
     """Runs the cells, a failure's clients one after another; the last part is the chain's word."""
     wanted = list(cells)
     if any(client == "wattline" for _, client in wanted):
@@ -108,6 +110,7 @@ def run(market: MarketUnderTest, cells: Iterable[tuple[str, str]]) -> list[Part]
             names = [client for name, client in wanted if name == failure.name]
             if names:
                 parts.append(_part(bench, failure, names))
+                tell(parts[-1])
         parts.append(_books(bench))
     return parts
 
