@@ -22,7 +22,7 @@ from marketplace.client.purchases import Halted, Purchases, Terms, Unit
 from marketplace.client.recipes import digest_of, pinned
 from marketplace.client.sellers import Sellers, sellers
 from marketplace.client.statement import Tally, beside, write_lines
-from marketplace.client.workbook import Name, SentState, Workbook
+from marketplace.client.workbook import Name, Workbook
 from marketplace.protocol.errors import BadRequest, ErrorCode, WattError
 from marketplace.protocol.payloads import BLANK_MODEL, Answer, parse_payload
 
@@ -292,7 +292,7 @@ def _conclude(book: Workbook, purchases: Purchases, running: _Running, plan: Flo
         steps=tuple(running.reports.values()),
         outputs=running.outputs,
         tally=sums,
-        uncertain_atoms=sum(s.atoms for s in book.sent() if s.state in (SentState.OPEN, SentState.AT_RISK)),
+        uncertain_atoms=book.unanswered_atoms(),
         out=job.out,
         receipts=receipts,
         halted_by=purchases.halted_by,

@@ -24,7 +24,7 @@ from marketplace.client.purchases import Halted, Purchases, Terms, Unit
 from marketplace.client.recipes import pinned
 from marketplace.client.sellers import Sellers
 from marketplace.client.statement import Tally, beside, write_lines
-from marketplace.client.workbook import SentState, Workbook
+from marketplace.client.workbook import Workbook
 from marketplace.protocol.errors import ErrorCode, WattError
 from marketplace.protocol.messages import ReceiptStatus
 from marketplace.protocol.payloads import Answer, task_type
@@ -49,7 +49,7 @@ class Statement:
 
     Attributes:
         tally: sums of the receipts in `receipts`, to the atom.
-        uncertain_atoms: most that may yet be charged beside: orders without an end, bad receipts.
+        uncertain_atoms: most that is charged beside: orders without a known end, or without a good one.
         halted_by: why it stopped before its end; None where it did not.
     """
 
@@ -137,7 +137,7 @@ def _conclude(book: Workbook, purchases: Purchases, plan: Plan) -> Statement:
         failed=len(failures),
         left=len(plan.asked) + len(plan.bad) - done - len(failures),
         tally=sums,
-        uncertain_atoms=sum(s.atoms for s in book.sent() if s.state in (SentState.OPEN, SentState.AT_RISK)),
+        uncertain_atoms=book.unanswered_atoms(),
         out=job.out,
         receipts=receipts,
         errors=errors if failures else None,

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 _PAUSE_SECONDS: Final = 2.0
 _TRY_ON: Final = ELSEWHERE | {ErrorCode.PRICE_ABOVE_MAX}
-_UNSURE: Final = (SentState.OPEN, SentState.LOST)
 _NO_MONEY: Final = frozenset({ErrorCode.SESSION_UNDERFUNDED, ErrorCode.NO_SESSION})
 
 
@@ -67,6 +66,18 @@ class StillOpen(WattError):
     def __init__(self, cause: WattError) -> None:
         super().__init__(cause.code, f"{cause.detail} Its order is kept and may be charged.")
         self.hint = "Run the same command again: it asks for the same order."
+
+
+class AnswerGone(WattError):
+    """An order that was paid and whose answer nobody has any more. It is not bought a second time."""
+
+    charged = True
+
+    def __init__(self, atoms: int) -> None:
+        super().__init__(
+            ErrorCode.UNKNOWN_JOB, f"This was answered for {atoms} atoms, and the answer is gone."
+        )
+        self.hint = "To pay for it again, take it into another job."
 
 
 class Halted(Exception):
@@ -137,6 +148,8 @@ class Purchases:
                     bundle = await self._again(sent)
                     if bundle is not None:
                         return bundle
+                for lost in self._book.sent(SentState.LOST, unit.name):
+                    raise AnswerGone(lost.atoms)
                 return await self._order(unit)
             except WattError as error:
                 self._book.fail(unit.name, _problem(error))
@@ -162,7 +175,7 @@ class Purchases:
         except WattError as error:
             self._note(error)
             state, committed = self._close(sent.id, placed, error)
-            if state in _UNSURE:
+            if state is SentState.OPEN:
                 raise StillOpen(error) from error
             return None
         else:
@@ -212,7 +225,9 @@ class Purchases:
             self._note(error)
             if kept.order is not None:
                 state, committed = self._close(kept.sent_id, kept.order, error)
-                if state in _UNSURE and not isinstance(error, GatewayTrouble):
+                if state is SentState.LOST:
+                    raise AnswerGone(committed) from error
+                if state is SentState.OPEN and not isinstance(error, GatewayTrouble):
                     raise StillOpen(error) from error
             raise
         else:

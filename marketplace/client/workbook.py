@@ -193,6 +193,11 @@ class Workbook:
         rows = self._db.execute("SELECT DISTINCT json_extract(placed, '$.session_id') FROM sent")
         return [from_hex(row[0], 32) for row in rows]
 
+    def unanswered_atoms(self) -> int:
+        """What orders without an answer were or may yet be charged."""
+        row = self._db.execute("SELECT coalesce(sum(atoms), 0) FROM sent WHERE bundle IS NULL").fetchone()
+        return int(row[0])
+
     def committed_atoms(self) -> int:
         """What was paid, and what may still have to be."""
         return int(self._db.execute("SELECT coalesce(sum(atoms), 0) FROM sent").fetchone()[0])

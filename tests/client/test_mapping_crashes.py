@@ -96,6 +96,26 @@ async def test_open_order_is_not_bought_elsewhere_while_its_end_is_unknown(
     assert len(market.orders) == 1
 
 
+async def test_row_that_was_paid_and_whose_answer_is_gone_is_not_bought_again(
+    market: FakeMarket, buyer: Signer, tmp_path: Path
+) -> None:
+    job = job_of(tmp_path, recipe=dataclasses.replace(CHAT, timeout_seconds=3), rows=1)
+    watt = AsyncWattline(market.desk(buyer), buyer=buyer)
+    market.nodes[1].behaviour = "silent"
+    await map_all(watt, job)
+    market.nodes[1].behaviour = "ok"
+    market.clock.ms += 60_000
+    # The next voucher pays what the silent order brought, as it has to.
+    await watt.chat("another", model="tiny-chat", node=1)
+    market.nodes[1].behaviour = "problem unknown_job"
+    for _ in range(2):
+        statement = await map_all(watt, job)
+        (error,) = lines(tmp_path / "out.errors.jsonl")
+        assert (error["code"], error["charged"]) == ("unknown_job", True)
+        assert (statement.failed, statement.uncertain_atoms) == (1, 12)
+    assert len(market.orders) == 2
+
+
 async def test_order_kept_for_another_journal_is_refused_with_the_remedy(
     market: FakeMarket, buyer: Signer, tmp_path: Path
 ) -> None:
