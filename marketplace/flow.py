@@ -20,6 +20,7 @@ from marketplace.dispatch.streams import JobStream, Streams
 from marketplace.dispatch.terms import Ask, Terms
 from marketplace.funding import rules as funding_rules
 from marketplace.funding import step as funding
+from marketplace.funding.receivers import Receivers
 from marketplace.funding.vault import Vault
 from marketplace.protocol import ids, wire
 from marketplace.protocol.errors import BadRequest, ErrorCode, LostRace
@@ -30,6 +31,8 @@ from marketplace.protocol.phases import HAS_RESULT, EndReason, JobPhase
 from marketplace.protocol.signing import Signer
 from marketplace.quoting import rules as quoting_rules
 from marketplace.quoting import step as quoting
+from marketplace.quoting.rules import Need
+from marketplace.quoting.step import Quotes
 from marketplace.settlement import step as settlement
 from marketplace.settlement.step import Acceptance
 from marketplace.store import jobs, offers
@@ -66,10 +69,11 @@ class Market:
         random: Callable[[int], bytes],
         terms: Terms,
         metrics: Metrics,
+        receivers: Receivers | None = None,
     ) -> None:
         self.store, self.deployment, self.vault = store, deployment, vault
         self.clock, self.random, self.terms, self.metrics = clock, random, terms, metrics
-        self.domain = deployment.domain
+        self.domain, self.receivers = deployment.domain, receivers
         self.links, self.streams = Links(), Streams()
         self._keys: dict[bytes, Signer] = {}
         self._unsent: set[str] = set()
@@ -285,7 +289,7 @@ class Market:
         with self.store.reading() as tx:
             return work(tx)
 
-    def _quotes(self, tx: Tx, model: str, need: quoting_rules.Need, ticket: bytes = b"") -> quoting.Quotes:
+    def _quotes(self, tx: Tx, model: str, need: Need, ticket: bytes = b"") -> Quotes:
         least = self.deployment.min_stake_atoms
         return quoting.quote(tx, model, need, now_ms=self.clock(), min_stake_atoms=least, ticket=ticket)
 
@@ -296,10 +300,10 @@ class Market:
         need = quoting_rules.need_of(ask.payload, ask.max_cost_atoms, ask.node_id)
         found = self._quotes(tx, ask.model, need, job_id.encode())
         job = dispatch.draft(ask, job_id, found.model_id, found.model_name, self._timing())
-        return self._seat(tx, job, found, need, ask.key)
+        return self._seat(tx, job, quoting.only(found, ask.offer_hash), need, ask.key, ask.salt)
 
     def _seat(
-        self, tx: Tx, job: JobRow, found: quoting.Quotes, need: quoting_rules.Need, key: Signer
+        self, tx: Tx, job: JobRow, found: Quotes, need: Need, key: Signer, salt: bytes | None = None
     ) -> dispatch.Issued:
         able = [quote for quote in found.quotes if quote.eligible]
         if not able:
@@ -317,7 +321,7 @@ class Market:
             seq=funded.seq,
             ceiling_atoms=able[funded.place].ceiling_atoms,
         )
-        return dispatch.issue(tx, job, seat, key, self.random(32), self.domain, self._timing())
+        return dispatch.issue(tx, job, seat, key, salt or self.random(32), self.domain, self._timing())
 
     def _place_signed(
         self, tx: Tx, given: dispatch.Given, job_id: str, trace_id: str, *, streamed: bool

@@ -35,12 +35,18 @@ class Settings(BaseSettings):
     delivery_grace_ms: int = Field(
         default=1_500, ge=0, description="How long past its deadline a receipt may still arrive."
     )
+    x402_window_seconds: int = Field(
+        default=60, ge=10, le=600, description="How long a quote to somebody without a key can be paid."
+    )
     max_body_bytes: int = Field(default=1 << 20, ge=1_024, description="Largest request body.")
     confirmations: int = Field(default=1, ge=1, description="Blocks until a transaction counts as final.")
     follow_every_ms: int = Field(default=500, ge=50, description="Pause between looks at the chain.")
     pump_every_ms: int = Field(default=250, ge=50, description="Pause between looks at the outbox.")
     clockwork_every_ms: int = Field(default=250, ge=50, description="Pause between looks at leases.")
     sweep_every_ms: int = Field(default=10_000, ge=100, description="Pause between sweeps of dead sessions.")
+    pushed_every_ms: int = Field(
+        default=3_000, ge=100, description="Pause between looks for payments that others sent to the token."
+    )
     reconcile_every_ms: int = Field(default=60_000, ge=1_000, description="Pause between reconciliations.")
     max_lag_blocks: int = Field(default=20, ge=1, description="Follower lag above which /readyz says no.")
     log_level: str = Field(default="INFO", description="Least level that is logged.")

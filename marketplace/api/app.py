@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from marketplace.api import link, problems
 from marketplace.api.edge import Edge
-from marketplace.api.routes import account, jobs, system, work
+from marketplace.api.routes import account, discovery, jobs, system, work
 from marketplace.api.routes.system import Health
 from marketplace.flow import Market
 
@@ -25,6 +25,7 @@ def create_app(market: Market, health: Health, *, max_body_bytes: int) -> FastAP
         work.routes(market),
         jobs.routes(market),
         account.routes(market),
+        discovery.routes(market),
         system.routes(market, health),
         link.routes(market),
     ):

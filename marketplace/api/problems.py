@@ -57,7 +57,8 @@ def response_of(
 ) -> Response:
     """The answer to a call that failed."""
     body = body_of(error, request_id, charged=charged, param=param)
-    headers = {"x-request-id": request_id}
+    given = error.values.get("headers")
+    headers = {"x-request-id": request_id} | (given if isinstance(given, dict) else {})
     if not body["retryable"]:
         headers["x-should-retry"] = "false"
     elif error.spec.status in (429, 503):

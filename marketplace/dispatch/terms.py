@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from marketplace.protocol.payloads import Payload
 from marketplace.protocol.signing import Signer
@@ -30,6 +32,9 @@ class Ask:
     Attributes:
         idempotency: digest of the caller's own idempotency key; the same one gives the same job.
         fingerprint: digest of the call as asked; `repeated` says that the client has sent it before.
+        offer_hash: the only offer wanted; None for any.
+        salt: of the order, where it was promised before; None for a fresh one.
+        payment: what its x402 payment came to; None for a call with a key.
     """
 
     key: Signer
@@ -42,3 +47,6 @@ class Ask:
     idempotency: str | None = None
     fingerprint: str = ""
     repeated: bool = False
+    offer_hash: str | None = None
+    salt: bytes | None = None
+    payment: Mapping[str, Any] | None = None

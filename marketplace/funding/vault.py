@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,14 +29,23 @@ class Vault:
 
     def __init__(self, secret: bytes, random: Callable[[int], bytes]) -> None:
         self._cipher = AESGCM(secret)
+        self._secret = secret
         self._random = random
         self._opened: dict[str, Signer] = {}
 
     def create(self) -> tuple[Signer, bytes]:
         """A fresh key and its sealed form."""
         signer = Signer(self._random(32))
+        return signer, self.seal(signer)
+
+    def seal(self, signer: Signer) -> bytes:
+        """The sealed form of a key."""
         nonce = self._random(_NONCE_BYTES)
-        return signer, nonce + self._cipher.encrypt(nonce, signer.secret, signer.address.encode())
+        return nonce + self._cipher.encrypt(nonce, signer.secret, signer.address.encode())
+
+    def derive(self, what: str, salt: bytes) -> bytes:
+        """32 secret bytes that are the same each time for a purpose and a salt."""
+        return hmac.digest(self._secret, what.encode() + b"\0" + salt, hashlib.sha256)
 
     def open(self, address: str, sealed: bytes) -> Signer:
         """The key that was sealed; opened once, then remembered.

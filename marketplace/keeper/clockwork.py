@@ -7,6 +7,7 @@ from typing import Final
 
 from marketplace.flow import Market
 from marketplace.funding import step as funding
+from marketplace.funding.receivers import return_ended
 from marketplace.protocol.errors import LostRace
 from marketplace.settlement import step as settlement
 from marketplace.store import jobs
@@ -41,6 +42,8 @@ class Clockwork:
         now, deployment = market.clock(), market.deployment
         await market.write(lambda tx: settlement.refund_unpayable(tx, now, deployment.grace_seconds))
         await market.write(lambda tx: funding.return_expired(tx, deployment, now))
+        if (receivers := market.receivers) is not None:
+            await market.write(lambda tx: return_ended(tx, receivers, now // 1000))
 
 
 async def _dropping_races(work: Awaitable[None]) -> None:

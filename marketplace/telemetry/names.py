@@ -58,6 +58,7 @@ class Log(StrEnum):
     MODEL_FAILED = "model_failed"
     ENGINE_STUCK = "engine_stuck"
     METER_MISSING = "meter_missing"
+    X402_OFF = "x402_off"
 
 
 LOG_DOCS: Final[dict[Log, str]] = {
@@ -106,6 +107,7 @@ LOG_DOCS: Final[dict[Log, str]] = {
     Log.MODEL_FAILED: "A model could not be loaded.",
     Log.ENGINE_STUCK: "An engine's step did not end in time; the worker ends, and its jobs go on elsewhere.",
     Log.METER_MISSING: "An energy counter cannot be read; figures come from the next best source.",
+    Log.X402_OFF: "Nobody can pay without a key, because nothing can be signed for the token.",
 }
 
 

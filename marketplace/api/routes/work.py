@@ -9,7 +9,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from marketplace.api import problems, views, waiting
+from marketplace.api import paying, problems, views, waiting
 from marketplace.api.auth import bearer
 from marketplace.dispatch.terms import Ask
 from marketplace.flow import Market, Running
@@ -98,20 +98,32 @@ async def _placed(
     *,
     streamed: bool,
 ) -> tuple[Running, Ask]:
+    limit, decimals = call.max_cost, market.deployment.token_decimals
+    most = None if limit is None else money.to_atoms(limit, decimals, "max_cost")
+    fingerprint = keccak(canonical_json(call.model_dump(mode="json"))).hex()
+    if paying.wants_to_pay(market, request):
+        keyless = paying.Call(
+            model=call.model,
+            payload=payload,
+            seeded=getattr(call, "seed", None) is not None,
+            trace_id=trace_of(market, request),
+            max_cost_atoms=most,
+            node_id=call.node,
+            streamed=streamed,
+            fingerprint=fingerprint,
+        )
+        return await paying.place(market, request, keyless)
     key = await bearer(market, request)
-    limit = call.max_cost
     ask = Ask(
         key=key,
         model=call.model,
         payload=payload,
         trace_id=trace_of(market, request),
-        max_cost_atoms=None
-        if limit is None
-        else money.to_atoms(limit, market.deployment.token_decimals, "max_cost"),
+        max_cost_atoms=most,
         node_id=call.node,
         streamed=streamed,
         idempotency=_idempotency(request, key.address),
-        fingerprint=keccak(canonical_json(call.model_dump(mode="json"))).hex(),
+        fingerprint=fingerprint,
         # OpenAI clients count their own retries, and send no idempotency key.
         repeated=request.headers.get("x-stainless-retry-count", "0") not in ("", "0"),
     )
@@ -145,7 +157,7 @@ async def _stream(market: Market, running: Running, ask: Ask, request_id: str) -
         yield piece({"content": text}, told=told)
     yield piece({}, answers.finish_of(found.answer))
     last = answers.chat_chunk(running.job_id, ask.model, created, None)
-    yield waiting.event(last | _extras(market, found))
+    yield waiting.event(last | _extras(market, found, ask))
     yield "data: [DONE]\n\n"
 
 
@@ -155,15 +167,16 @@ def _diverged(job_id: str) -> WattError:
 
 
 def _answer(market: Market, body: dict[str, Any], found: views.Delivery, ask: Ask) -> Response:
-    return JSONResponse(body | _extras(market, found), headers=_headers(found.job.job_id, ask))
+    return JSONResponse(body | _extras(market, found, ask), headers=_headers(found.job.job_id, ask))
 
 
-def _extras(market: Market, found: views.Delivery) -> dict[str, Any]:
-    return {"usage": waiting.usage_of(found, market), "job_id": found.job.job_id, "receipt": found.bundle}
+def _extras(market: Market, found: views.Delivery, ask: Ask) -> dict[str, Any]:
+    extras = {"usage": waiting.usage_of(found, market), "job_id": found.job.job_id, "receipt": found.bundle}
+    return extras | ({"x402_payment_response": ask.payment} if ask.payment else {})
 
 
 def _headers(job_id: str, ask: Ask) -> dict[str, str]:
-    return {"x-job-id": job_id, "x-trace-id": ask.trace_id}
+    return {"x-job-id": job_id, "x-trace-id": ask.trace_id} | paying.headers_of(ask.payment)
 
 
 def trace_of(market: Market, request: Request) -> str:
