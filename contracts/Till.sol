@@ -140,7 +140,7 @@ contract Till is ITill {
 
     function _made(Quote calldata quote) private returns (bytes32 quoteHash, address receiver) {
         (quoteHash, receiver) = _of(quote);
-        if (receiver.code.length == 0) Clones.cloneDeterministic(address(RECEIVER), quoteHash);
+        if (receiver.code.length == 0) receiver = Clones.cloneDeterministic(address(RECEIVER), quoteHash);
     }
 
     function _transfer(address receiver, Payment calldata payment) private {

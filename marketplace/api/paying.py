@@ -72,7 +72,13 @@ async def place(market: Market, request: Request, call: Call) -> tuple[Running, 
             raise
         await _ask(market, request, call, refused.detail)
     ask = _asked(here, call, row, tx_hash)
-    return await market.place(ask), ask
+    request.state.payment_headers = headers_of(ask.payment)
+    try:
+        return await market.place(ask), ask
+    except BadRequest as refused:
+        if refused.code is not ErrorCode.SESSION_EXPIRED:
+            raise
+        await _ask(market, request, call, "this payment's time is over; what it left comes back to its payer")
 
 
 async def _ask(market: Market, request: Request, call: Call, why: str) -> NoReturn:

@@ -72,7 +72,10 @@ def install(app: FastAPI) -> None:
     async def answer(request: Request, error: Exception) -> Response:
         problem, param = _read(error)
         log.info(Log.REQUEST_REFUSED, code=problem.code.value, path=request.url.path)
-        return response_of(problem, request.state.request_id, param=param)
+        response = response_of(problem, request.state.request_id, param=param)
+        # A payment that was taken is told even when the call failed: its rest comes back.
+        response.headers.update(getattr(request.state, "payment_headers", {}))
+        return response
 
     for kind in (WattError, UnicodeEncodeError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, answer)

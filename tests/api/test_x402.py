@@ -230,6 +230,29 @@ async def test_node_that_fails_after_the_payment_charges_nothing(tmp_path):
         assert (answer.status_code, answer.json()["charged"]) == (503, False)
         [row] = kept(g)
         assert g.session(row.session_id).owed_atoms == 0
+        said = decode_payment_response_header(answer.headers["payment-response"])
+        assert (said.success, said.extra["receiver"]) == (True, row.receiver)
+
+
+async def test_failed_call_is_tried_again_with_the_same_payment_while_its_session_lasts(tmp_path):
+    async with selling(tmp_path, Node.fail) as (g, node), opening(g):
+        data = payment(required(await ask(g)))
+        assert (await pay(g, data)).status_code == 503
+        node.behaviour = Node.work
+        assert (await pay(g, data)).status_code == 200
+        assert len(kept(g)) == len(wanted(g, "x402-pay")) == 1
+        node.behaviour = Node.fail
+
+
+async def test_payment_whose_session_is_over_is_answered_with_a_fresh_quote(tmp_path):
+    async with selling(tmp_path, Node.fail) as (g, _), opening(g):
+        data = payment(required(await ask(g)))
+        await pay(g, data)
+        g.clock.now_ms += 120_000
+        answer = await pay(g, data)
+        assert (answer.status_code, answer.json()["code"]) == (402, "payment_required")
+        assert "time is over" in answer.json()["detail"]
+        assert required(answer)["accepts"]
 
 
 def _broken(change):
