@@ -105,7 +105,7 @@ class _Gateway:
         self.pushed = Pushed(self.chain, self.store, receivers, _now_ms) if receivers else None
 
     def _receivers(self, deployment: Deployment, vault: Vault) -> Receivers | None:
-        if not deployment.has_till:
+        if not (self.settings.x402 and deployment.has_till):
             return None
         try:
             token = token_domain(self.chain, deployment.token)

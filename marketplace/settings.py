@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     delivery_grace_ms: int = Field(
         default=1_500, ge=0, description="How long past its deadline a receipt may still arrive."
     )
+    x402: bool = Field(default=True, description="Whether calls without a key are sold by x402.")
     x402_window_seconds: int = Field(
         default=60, ge=10, le=600, description="How long a quote to somebody without a key can be paid."
     )

@@ -26,6 +26,8 @@ from marketplace.store.tables import PaymentRow, Tx
 
 # What a client that insists on a key may send instead of one.
 NO_KEY: Final = "x402"
+# A session holds something, even for a job that is free.
+_LEAST_ATOMS: Final = 1
 _LOOK_SECONDS: Final = 0.1
 _LONGEST_WAIT_SECONDS: Final = 30
 
@@ -96,7 +98,7 @@ async def _ask(market: Market, request: Request, call: Call, why: str) -> NoRetu
     wanted = Wanted402(
         node_id=best.listing.node_id,
         offer_hash=best.listing.offer_hash,
-        ceiling_atoms=best.ceiling_atoms,
+        ceiling_atoms=max(best.ceiling_atoms, _LEAST_ATOMS),
         payload=_payload(here, call, found.model_id, salt),
     )
     quote = here.quote(wanted, salt, now_at + here.window_seconds)
@@ -104,6 +106,9 @@ async def _ask(market: Market, request: Request, call: Call, why: str) -> NoRetu
     accepts = x402.requirements(quote, here.receiver(quote), here.token, here.window_seconds)
     header = x402.required(str(request.url), f"{call.payload.task} by {found.model_name}", accepts, detail)
     headers = {x402.PAYMENT_REQUIRED: header, "cache-control": "no-store"}
+    if why:
+        failed = x402.not_settled(x402.network_of(here.deployment.chain_id), why)
+        headers[x402.PAYMENT_RESPONSE] = x402.encode(failed)
     raise BadRequest(ErrorCode.PAYMENT_REQUIRED, detail, headers=headers)
 
 
@@ -145,7 +150,7 @@ def _quoted(tx: Tx, here: Receivers, call: Call, sent: x402.Sent) -> tuple[Quote
     wanted = Wanted402(
         node_id=listing.node_id,
         offer_hash=listing.offer_hash,
-        ceiling_atoms=quoting_rules.ceiling_of(listing.offer, call.payload),
+        ceiling_atoms=max(quoting_rules.ceiling_of(listing.offer, call.payload), _LEAST_ATOMS),
         payload=_payload(here, call, listing.model_id, sent.salt),
     )
     if sent.pay_before >= 1 << 48 or wanted.ceiling_atoms > quoting_rules.MAX_ATOMS:

@@ -170,6 +170,11 @@ def settled(network: str, payer: str, tx_hash: str | None, amount_atoms: int, **
     }
 
 
+def not_settled(network: str, reason: str) -> dict[str, Any]:
+    """What a PAYMENT-RESPONSE says of a payment that was not taken."""
+    return {"success": False, "errorReason": reason[:300], "transaction": "", "network": network}
+
+
 def network_of(chain_id: int) -> str:
     """CAIP-2 name of a chain."""
     return f"eip155:{chain_id}"

@@ -22,7 +22,7 @@ from marketplace.protocol.quotes import Payer, Quote
 from marketplace.protocol.signing import BadSignature, Signer, signer_of
 from marketplace.protocol.tokens import TokenDomain, TransferWithAuthorization
 from marketplace.store import events as chain_log
-from marketplace.store import keys, outbox, payments, sessions, transactions
+from marketplace.store import outbox, payments, sessions, transactions
 from marketplace.store.outbox import OutboxEntry, OutboxState, Wanted
 from marketplace.store.tables import KeyRow, PaymentRow, Tx
 
@@ -154,7 +154,7 @@ class Called:
 
 
 def keep(tx: Tx, receivers: Receivers, quote: Quote, paid: Paid, called: Called, now_ms: int) -> PaymentRow:
-    """Keeps a checked payment and the key of its quote; `send` takes it."""
+    """Keeps a checked payment and the key of its quote; `send` takes it. Raises `LostRace`."""
     signer = receivers.key(quote)
     secret = to_hex(keccak(b"wattline x402 key\0" + quote.struct_hash))
     kept = KeyRow(
@@ -164,9 +164,8 @@ def keep(tx: Tx, receivers: Receivers, quote: Quote, paid: Paid, called: Called,
         label=LABEL,
         created_at_ms=now_ms,
     )
-    keys.add(tx, kept)
     row = _row(receivers, quote, paid, called, now_ms)
-    payments.add(tx, row)
+    payments.add(tx, row, kept)
     return row
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
-from marketplace.store.tables import PaymentRow
+from marketplace.protocol.errors import ErrorCode, LostRace
+from marketplace.store.tables import KeyRow, PaymentRow
 
 
 def find(tx: Session, receiver: str) -> PaymentRow | None:
@@ -17,10 +19,13 @@ def find_identified(tx: Session, identifier: str) -> PaymentRow | None:
     return tx.exec(select(PaymentRow).where(PaymentRow.identifier == identifier)).first()
 
 
-def add(tx: Session, row: PaymentRow) -> None:
-    """Keeps a payment that was not there yet."""
-    tx.add(row)
-    tx.flush()
+def add(tx: Session, row: PaymentRow, key: KeyRow) -> None:
+    """Keeps a fresh payment and its quote's key. Raises `LostRace` when they are there by now."""
+    tx.add_all([row, key])
+    try:
+        tx.flush()
+    except IntegrityError as error:
+        raise LostRace(ErrorCode.INTERNAL, f"the payment to {row.receiver} is kept already") from error
 
 
 def undone(tx: Session, limit: int) -> list[PaymentRow]:

@@ -175,6 +175,8 @@ async def test_payment_that_the_token_would_refuse_is_refused_with_a_fresh_quote
         answer = await pay(g, payment(asked, *([signer] if signer else []), **changes))
         assert (answer.status_code, answer.json()["charged"]) == (402, False)
         assert reason in answer.json()["detail"]
+        said = decode_payment_response_header(answer.headers["payment-response"])
+        assert (said.success, reason in said.error_reason) == (False, True)
         assert required(answer)["accepts"][0]["payTo"] != asked["accepts"][0]["payTo"]
         assert kept(g) == []
 
@@ -317,6 +319,18 @@ async def test_signature_of_a_contract_wallet_is_not_taken_here(tmp_path):
         answer = await pay(g, data)
         assert answer.status_code == 402
         assert "signature is not readable" in answer.json()["detail"]
+
+
+async def test_free_offer_costs_one_atom_that_comes_back(tmp_path):
+    async with selling(tmp_path) as (g, node), opening(g):
+        node.price = (0, 0, 0)
+        await node.offer()
+        await node.calm()
+        asked = required(await ask(g))
+        assert asked["accepts"][0]["amount"] == "1"
+        answer = await pay(g, payment(asked))
+        assert answer.status_code == 200
+        assert answer.json()["usage"]["cost_details"]["atoms"] == "0"
 
 
 async def test_price_above_the_callers_limit_asks_for_no_payment(tmp_path):
