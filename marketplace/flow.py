@@ -20,6 +20,7 @@ from marketplace.dispatch.terms import Ask, Terms
 from marketplace.funding import budgets
 from marketplace.funding import rules as funding_rules
 from marketplace.funding import step as funding
+from marketplace.funding.receivers import Receivers
 from marketplace.funding.vault import Vault
 from marketplace.ground import Ground
 from marketplace.protocol import ids, wire
@@ -31,6 +32,8 @@ from marketplace.protocol.phases import HAS_RESULT, EndReason, JobPhase
 from marketplace.protocol.signing import Signer
 from marketplace.quoting import rules as quoting_rules
 from marketplace.quoting import step as quoting
+from marketplace.quoting.rules import Need
+from marketplace.quoting.step import Quotes
 from marketplace.settlement import step as settlement
 from marketplace.settlement.step import Acceptance
 from marketplace.store import jobs, keys, offers
@@ -73,11 +76,12 @@ class Market(Ground):
         random: Callable[[int], bytes],
         terms: Terms,
         metrics: Metrics,
+        receivers: Receivers | None = None,
     ) -> None:
         super().__init__(store)
         self.deployment, self.vault = deployment, vault
         self.clock, self.random, self.terms, self.metrics = clock, random, terms, metrics
-        self.domain = deployment.domain
+        self.domain, self.receivers = deployment.domain, receivers
         self.links, self.streams = Links(), Streams()
         self._keys: dict[bytes, Signer] = {}
         self._unsent: set[str] = set()
@@ -250,7 +254,7 @@ class Market(Ground):
 
     # ---- below: one committed transaction each, and what follows it ----------------------------------
 
-    def _quotes(self, tx: Tx, model: str, need: quoting_rules.Need, ticket: bytes = b"") -> quoting.Quotes:
+    def _quotes(self, tx: Tx, model: str, need: Need, ticket: bytes = b"") -> Quotes:
         least = self.deployment.min_stake_atoms
         return quoting.quote(tx, model, need, now_ms=self.clock(), min_stake_atoms=least, ticket=ticket)
 
@@ -272,10 +276,10 @@ class Market(Ground):
         found = self._quotes(tx, ask.model, need, job_id.encode())
         budgets.check_model(tx, key, found.model_name, found.model_id)
         job = dispatch.draft(ask, job_id, found.model_id, found.model_name, self._timing())
-        return self._seat(tx, job, found, need, ask.key)
+        return self._seat(tx, job, quoting.only(found, ask.offer_hash), need, ask.key, ask.salt)
 
     def _seat(
-        self, tx: Tx, job: JobRow, found: quoting.Quotes, need: quoting_rules.Need, key: Signer
+        self, tx: Tx, job: JobRow, found: Quotes, need: Need, key: Signer, salt: bytes | None = None
     ) -> dispatch.Issued:
         able = [quote for quote in found.quotes if quote.eligible]
         if not able:
@@ -293,7 +297,7 @@ class Market(Ground):
             seq=funded.seq,
             ceiling_atoms=able[funded.place].ceiling_atoms,
         )
-        return dispatch.issue(tx, job, seat, key, self.random(32), self.domain, self._timing())
+        return dispatch.issue(tx, job, seat, key, salt or self.random(32), self.domain, self._timing())
 
     def _place_signed(
         self, tx: Tx, given: dispatch.Given, job_id: str, trace_id: str

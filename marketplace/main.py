@@ -24,8 +24,10 @@ from marketplace.batches.step import Limits
 from marketplace.chain.client import ChainClient
 from marketplace.chain.deployment import Deployment
 from marketplace.chain.sender import Sender
+from marketplace.chain.tokens import token_domain
 from marketplace.dispatch.terms import Terms
 from marketplace.flow import Market
+from marketplace.funding.receivers import Receivers
 from marketplace.funding.vault import Vault, load_secret
 from marketplace.keeper.batches import BatchRunner
 from marketplace.keeper.clockwork import Clockwork
@@ -33,9 +35,10 @@ from marketplace.keeper.courier import Courier
 from marketplace.keeper.follow import Follower
 from marketplace.keeper.loops import LoopBoard, run_loop
 from marketplace.keeper.pump import Pump
+from marketplace.keeper.pushed import Pushed
 from marketplace.keeper.reconcile import Reconciler
 from marketplace.mcp.door import Door, is_installed, mount
-from marketplace.protocol.errors import ChainTrouble, WattError
+from marketplace.protocol.errors import BadRequest, ChainTrouble, WattError
 from marketplace.protocol.signing import Signer
 from marketplace.protocol.wire import MAX_FRAME_BYTES
 from marketplace.settings import Settings
@@ -81,14 +84,16 @@ class _Gateway:
         self.store = Store(settings.store_url)
         upgrade(self.store)
         secret = load_secret(settings.data_dir / "gateway.secret", secrets.token_bytes)
+        vault = Vault(secret, secrets.token_bytes)
         self.market = Market(
             self.store,
             deployment,
-            Vault(secret, secrets.token_bytes),
+            vault,
             clock=_now_ms,
             random=secrets.token_bytes,
             terms=_terms(settings),
             metrics=self.metrics,
+            receivers=self._receivers(deployment, vault),
         )
         self.board = LoopBoard(_now_ms)
         settled = functools.partial(on_settled, deployment.domain)
@@ -105,6 +110,20 @@ class _Gateway:
         self.door: Door | None = None
         self.courier = Courier(self.market)
         self.runner = BatchRunner(self.market, in_flight=settings.batch_jobs_in_flight)
+        receivers = self.market.receivers
+        self.pushed = Pushed(self.chain, self.store, receivers, _now_ms) if receivers else None
+
+    def _receivers(self, deployment: Deployment, vault: Vault) -> Receivers | None:
+        if not (self.settings.x402 and deployment.has_till):
+            return None
+        try:
+            token = token_domain(self.chain, deployment.token)
+        except BadRequest as unsupported:
+            # A token nobody can sign for is no reason to stand still: buyers with a key need none of this.
+            log.warning(Log.X402_OFF, reason=unsupported.detail)
+            return None
+        window, work = self.settings.x402_window_seconds, -(-self.settings.job_timeout_ms // 1000)
+        return Receivers(deployment, vault, token, window_seconds=window, work_seconds=work)
 
     async def run(self) -> None:
         """Serves until told to stop; then loops end after their turn, links and database close."""
@@ -135,6 +154,7 @@ class _Gateway:
             ("prune", self.courier.prune, settings.reconcile_every_ms),
             ("forget", self.clockwork.forget, settings.sweep_every_ms),
             ("reconcile", self.reconciler.step, settings.reconcile_every_ms),
+            *([("pushed", self.pushed.step, settings.pushed_every_ms)] if self.pushed else []),
         )
         return [run_loop(name, step, every, stop, board=self.board) for name, step, every in turns]
 

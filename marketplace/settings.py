@@ -36,6 +36,10 @@ class Settings(BaseSettings):
     delivery_grace_ms: int = Field(
         default=1_500, ge=0, description="How long past its deadline a receipt may still arrive."
     )
+    x402: bool = Field(default=True, description="Whether calls without a key are sold by x402.")
+    x402_window_seconds: int = Field(
+        default=60, ge=10, le=600, description="How long a quote to somebody without a key can be paid."
+    )
     max_body_bytes: int = Field(default=1 << 20, ge=1_024, description="Largest request body.")
     max_body_depth: int = Field(default=64, ge=8, le=200, description="Deepest nesting of a JSON body.")
     body_timeout_ms: int = Field(
@@ -69,6 +73,9 @@ class Settings(BaseSettings):
     clockwork_every_ms: int = Field(default=250, ge=50, description="Pause between looks at leases.")
     batches_every_ms: int = Field(default=250, ge=50, description="Pause between looks at batches.")
     sweep_every_ms: int = Field(default=10_000, ge=100, description="Pause between sweeps of dead sessions.")
+    pushed_every_ms: int = Field(
+        default=3_000, ge=100, description="Pause between looks for payments that others sent to the token."
+    )
     reconcile_every_ms: int = Field(default=60_000, ge=1_000, description="Pause between reconciliations.")
     keep_content_seconds: int = Field(
         default=86_400, ge=300, description="How long input and output are kept unless a buyer chooses."

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from fastapi import Request
 
 from marketplace import delivery
-from marketplace.api import problems, views, waiting
+from marketplace.api import paying, problems, views, waiting
 from marketplace.api.once import mark
 from marketplace.dispatch.terms import Ask
 from marketplace.flow import Market, Running
@@ -50,10 +50,12 @@ class Placed:
 
     Attributes:
         recognised: the same call again will be known as such, so that it pays only for what failed.
+        payment: what its x402 payment came to; None for a call with a key.
     """
 
     jobs: Sequence[Running]
     recognised: bool
+    payment: Mapping[str, Any] | None = None
 
     @property
     def job_id(self) -> str:
@@ -66,9 +68,22 @@ async def place(market: Market, request: Request, ask: Ask, payloads: Sequence[P
     asks = [_choice(ask, index, payload) for index, payload in enumerate(payloads)]
     # Whoever counts its retries says so from the first try on.
     recognised = ask.once.name is not None or "x-stainless-retry-count" in request.headers
-    placed = await market.place_all(asks)
+    return Placed(jobs=await _put(market, request, asks), recognised=recognised, payment=ask.payment)
+
+
+async def put(market: Market, request: Request, ask: Ask) -> Running:
+    """Orders a call of one choice. Raises `BadRequest`."""
+    return (await _put(market, request, [ask]))[0]
+
+
+async def _put(market: Market, request: Request, asks: Sequence[Ask]) -> list[Running]:
+    try:
+        placed = await market.place_all(asks)
+    except BadRequest as refused:
+        await paying.again(market, request, refused)
+        raise
     mark(request, placed[0], market.deployment)
-    return Placed(jobs=placed, recognised=recognised)
+    return placed
 
 
 async def delivered(market: Market, placed: Placed) -> list[views.Delivery]:
@@ -100,7 +115,9 @@ async def lines(market: Market, placed: Placed, shape: Shape, request_id: str) -
     in_order = [ended[index] for index in sorted(ended)]
     found = [one.found for one in in_order if one.found is not None]
     if found:
-        yield waiting.event(shape.last() | delivery.extras(found, market.deployment))
+        yield waiting.event(
+            shape.last() | delivery.extras(found, market.deployment) | paying.told(placed.payment)
+        )
     problem = _verdict(in_order, placed)
     if problem is not None:
         yield waiting.event(problems.body_of(problem, request_id))
@@ -133,7 +150,7 @@ async def follow(market: Market, running: Running) -> AsyncIterator[Piece | Ende
 def _choice(ask: Ask, index: int, payload: Payload) -> Ask:
     """The first choice is the call itself; the others are known by the call and their number."""
     if index == 0:
-        return replace(ask, payload=payload)
+        return ask
     derived = replace(
         ask.once,
         name=_derived(ask.once.name, index) if ask.once.name else None,

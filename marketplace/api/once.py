@@ -23,10 +23,15 @@ def once_of(request: Request, key: str, call: BaseModel) -> Once:
     given = request.headers.get("idempotency-key")
     return Once(
         name=None if given is None else name_of(key, given),
-        fingerprint=once.fingerprint(request.url.path, canonical_json(call.model_dump(mode="json"))),
+        fingerprint=fingerprint_of(request, call),
         # OpenAI's clients count their own retries, and send no idempotency key.
         retries=_count(request.headers.get("x-stainless-retry-count", "")),
     )
+
+
+def fingerprint_of(request: Request, call: BaseModel) -> str:
+    """Digest of a call as it was asked."""
+    return once.fingerprint(request.url.path, canonical_json(call.model_dump(mode="json")))
 
 
 def name_of(key: str, given: str) -> str:

@@ -40,7 +40,10 @@ def install(app: FastAPI, charge: Callable[[str], Awaitable[Charged]]) -> None:
         charged = False if job_id is None else await charge(job_id)
         if job_id is not None:
             problem.values.setdefault("job_id", job_id)
-        return response_of(problem, request.state.request_id, charged=charged, param=param)
+        response = response_of(problem, request.state.request_id, charged=charged, param=param)
+        # A payment that was taken is told even when the call failed: its rest comes back.
+        response.headers.update(getattr(request.state, "payment_headers", {}))
+        return response
 
     for kind in (WattError, UnicodeEncodeError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, answer)

@@ -21,7 +21,7 @@ class Published:
     """One contract on the chain.
 
     Attributes:
-        tx_hash: transaction that created it; the escrow's for the receipt reader, which the escrow makes.
+        tx_hash: transaction that created it; its maker's for what another contract makes.
         arguments: ABI-encoded constructor arguments, which explorers ask for.
         code_hash: keccak-256 of the code at the address.
     """

@@ -12,7 +12,16 @@ from typing import Any, Final
 
 from marketplace.protocol.hexes import from_hex, keccak
 
-NAMES: Final = ("Escrow", "NodeRegistry", "Court", "ModelRegistry", "ReceiptReader", "TestDollar")
+NAMES: Final = (
+    "Escrow",
+    "NodeRegistry",
+    "Court",
+    "ModelRegistry",
+    "ReceiptReader",
+    "Till",
+    "Receiver",
+    "TestDollar",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,8 @@ class ChainClient(Ethereum):
             ("Court", here.court),
             ("token", here.token),
             ("ModelRegistry", here.models),
+            ("Till", here.till),
+            ("Receiver", here.receiver),
         ):
             if address != ZERO_ADDRESS and not self.code(address):
                 raise _wrong(f"no code of {name} at {address}")
@@ -317,6 +319,8 @@ class ChainClient(Ethereum):
         known = {"Escrow": here.escrow, "NodeRegistry": here.registry, "Court": here.court}
         if here.has_models:
             known["ModelRegistry"] = here.models
+        if here.has_till:
+            known["Till"] = here.till
         to = known.get(contract, here.token)
         data = encode_call(contract, function, *values)
         try:

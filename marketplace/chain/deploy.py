@@ -86,7 +86,8 @@ def plan(chain: Ethereum, deployer: str, params: DeployParams) -> Plan:
     if params.token is not None:
         symbol_and_decimals(chain, params.token)
     nonce = chain.nonce(deployer)
-    names = [*([] if params.token else ["TestDollar"]), "Escrow", "NodeRegistry", "Court", "ModelRegistry"]
+    names = ["Escrow", "NodeRegistry", "Court", "ModelRegistry", "Till"]
+    names = names if params.token else ["TestDollar", *names]
     gas = sum(_gas_bound(name) for name in names)
     found = Plan(
         chain_id=chain_id,
@@ -259,6 +260,9 @@ def _deploy(
     models = creator.create("ModelRegistry")
     # The escrow makes its reader first of all; a contract counts from 1 (source: EIP-161).
     creator.note("ReceiptReader", _created_at(escrow, 1), creator.made["Escrow"].tx_hash)
+    till = creator.create("Till", escrow)
+    receiver = _created_at(till, 1)
+    creator.note("Receiver", receiver, creator.made["Till"].tx_hash)
     deployment = Deployment(
         chain_id=chain.chain_id,
         genesis_hash=genesis.hash,
@@ -275,6 +279,8 @@ def _deploy(
         grace_seconds=params.grace_seconds,
         challenge_seconds=params.challenge_seconds,
         models=models,
+        till=till,
+        receiver=receiver,
     )
     log.info(Log.CONTRACTS_DEPLOYED, chain_id=deployment.chain_id, escrow=deployment.escrow)
     return deployment, creator.made

@@ -27,6 +27,8 @@ class Deployment:
         grace_seconds: time after expiry in which vouchers and claims still count.
         challenge_seconds: time in which a claim can be disputed.
         models: the register of models; the zero address where the contracts were deployed without one.
+        till: where quotes are paid without an account; the zero address likewise.
+        receiver: code of the till's receivers; with it an address to pay to is worked out offline.
     """
 
     chain_id: int
@@ -44,6 +46,13 @@ class Deployment:
     grace_seconds: int
     challenge_seconds: int
     models: str = ZERO_ADDRESS
+    till: str = ZERO_ADDRESS
+    receiver: str = ZERO_ADDRESS
+
+    @property
+    def has_till(self) -> bool:
+        """Whether somebody without an account can pay here."""
+        return self.till != ZERO_ADDRESS
 
     @property
     def has_models(self) -> bool:
@@ -63,7 +72,7 @@ class Deployment:
     def from_json(cls, data: dict[str, Any]) -> Self:
         """Deployment of `to_json`. Raises `ValueError` or `TypeError`."""
         names = {f.name for f in dataclasses.fields(cls)}
-        if set(data) not in (names, names - _LATER):
+        if not names - _LATER <= set(data) <= names:
             raise ValueError(f"fields {sorted(names ^ set(data))} are missing or surplus")
         return cls(**{name: _read(name, value) for name, value in data.items()})
 
@@ -123,9 +132,9 @@ def save_json(path: Path, data: dict[str, Any]) -> None:
     fresh.replace(path)
 
 
-_ADDRESSES = frozenset({"token", "registry", "escrow", "court", "treasury", "models"})
+_ADDRESSES = frozenset({"token", "registry", "escrow", "court", "treasury", "models", "till", "receiver"})
 # Fields that files of earlier releases do not have.
-_LATER = frozenset({"models"})
+_LATER = frozenset({"models", "till", "receiver"})
 _UINT64 = (1 << 64) - 1
 _MOST = {"token_decimals": 255}
 _TEXTS = _ADDRESSES | {"token_symbol", "genesis_hash"}

@@ -18,8 +18,8 @@ from marketplace.chain.deployment import save_json
 from marketplace.protocol.hexes import to_hex
 
 SOURCES: Final = "sources.json"
-# The escrow makes its receipt reader, so the reader's code came out of the escrow's compilation.
-_MADE_BY: Final = {"ReceiptReader": "Escrow"}
+# The escrow makes its receipt reader, the till its receiver: their code came out of those compilations.
+_MADE_BY: Final = {"ReceiptReader": "Escrow", "Receiver": "Till"}
 # What is asked for does not change the code; this is enough to compare it.
 _OUTPUT: Final = {"*": {"*": ["abi", "metadata", "evm.bytecode", "evm.deployedBytecode"]}}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from marketplace.protocol.payloads import Payload
 from marketplace.protocol.signing import Signer
@@ -53,6 +55,9 @@ class Ask:
     Attributes:
         keep_ms: how long input and output are kept from now on; None for the market's own term.
         echo: what its answer says back and the payload does not hold, as JSON.
+        offer_hash: the only offer wanted; None for any.
+        salt: of the order, where it was promised before; None for a fresh one.
+        payment: what its x402 payment came to; None for a call with a key.
     """
 
     key: Signer
@@ -65,3 +70,6 @@ class Ask:
     keep_ms: int | None = None
     once: Once = Once()
     echo: str = ""
+    offer_hash: str | None = None
+    salt: bytes | None = None
+    payment: Mapping[str, Any] | None = None

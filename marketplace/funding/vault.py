@@ -37,8 +37,17 @@ class Vault:
     def create(self) -> tuple[Signer, bytes]:
         """A fresh key and its sealed form."""
         signer = Signer(self._random(32))
+        return signer, self.seal(signer)
+
+    def seal(self, signer: Signer) -> bytes:
+        """The sealed form of a key."""
         nonce = self._random(_NONCE_BYTES)
-        return signer, nonce + self._cipher.encrypt(nonce, signer.secret, signer.address.encode())
+        return nonce + self._cipher.encrypt(nonce, signer.secret, signer.address.encode())
+
+    def derive(self, purpose: str, salt: bytes = b"") -> bytes:
+        """32 bytes that follow from the secret, a purpose and a salt, and tell nothing of the secret."""
+        given = b"wattline derived\0" + purpose.encode() + b"\0" + salt
+        return hmac.digest(self._secret, given, hashlib.sha256)
 
     def open(self, address: str, sealed: bytes) -> Signer:
         """The key that was sealed; opened once, then remembered.
@@ -65,10 +74,6 @@ class Vault:
         if self._identity is None:
             self._identity = Signer(self.derive("identity"))
         return self._identity
-
-    def derive(self, purpose: str) -> bytes:
-        """32 bytes that follow from the secret and a purpose, and tell nothing of the secret."""
-        return hmac.digest(self._secret, b"wattline derived\0" + purpose.encode(), hashlib.sha256)
 
 
 def load_secret(path: Path, random: Callable[[int], bytes]) -> bytes:

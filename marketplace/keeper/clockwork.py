@@ -8,6 +8,7 @@ from typing import Final
 from marketplace.dispatch import forget, once
 from marketplace.flow import Market
 from marketplace.funding import step as funding
+from marketplace.funding.receivers import return_ended
 from marketplace.protocol.errors import LostRace
 from marketplace.settlement import step as settlement
 from marketplace.store import jobs
@@ -44,6 +45,8 @@ class Clockwork:
         await market.write(lambda tx: once.forget(tx, now))
         await market.write(lambda tx: settlement.refund_unpayable(tx, now, deployment.grace_seconds))
         await market.write(lambda tx: funding.return_expired(tx, deployment, now))
+        if (receivers := market.receivers) is not None:
+            await market.write(lambda tx: return_ended(tx, receivers, now // 1000))
 
     async def forget(self) -> None:
         """Deletes the content of jobs whose time to be kept is over."""

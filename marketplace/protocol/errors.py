@@ -27,6 +27,8 @@ class ErrorCode(StrEnum):
     UNSUPPORTED = "unsupported"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
+    MALFORMED_PAYMENT = "malformed_payment"
+    PAYMENT_REQUIRED = "payment_required"
     MISSING_KEY = "missing_key"
     UNKNOWN_KEY = "unknown_key"
     KEY_REVOKED = "key_revoked"
@@ -98,6 +100,16 @@ SPECS: Final[dict[ErrorCode, ErrorSpec]] = {
     _C.UNSUPPORTED: ErrorSpec(422, "Not supported", "Leave out what is named, or do as it says."),
     _C.NOT_FOUND: ErrorSpec(404, "No such page", "See /docs for the routes of this gateway."),
     _C.METHOD_NOT_ALLOWED: ErrorSpec(405, "Method not allowed", "See /docs for the methods of this route."),
+    _C.MALFORMED_PAYMENT: ErrorSpec(
+        400,
+        "Payment is not readable",
+        "Nothing was taken; send the call without a payment for a fresh quote.",
+    ),
+    _C.PAYMENT_REQUIRED: ErrorSpec(
+        402,
+        "Payment required",
+        "Pay as the PAYMENT-REQUIRED header says (x402), or send Authorization: Bearer sk-watt-…",
+    ),
     _C.MISSING_KEY: ErrorSpec(401, "No API key", "Send Authorization: Bearer sk-watt-…"),
     _C.UNKNOWN_KEY: ErrorSpec(401, "API key is not known", "Create one: POST /v1/keys, then open a session."),
     _C.KEY_REVOKED: ErrorSpec(401, "Key is over", "Make another one; what it ordered before goes on."),

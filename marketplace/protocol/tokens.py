@@ -49,3 +49,15 @@ class ReceiveWithAuthorization(Message):
     valid_after: Annotated[int, eip("uint256", "validAfter")]
     valid_before: Annotated[int, eip("uint256", "validBefore")]
     nonce: Annotated[bytes, eip("bytes32", "nonce")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferWithAuthorization(Message):
+    """A holder's payment that anybody may send (EIP-3009); as `ReceiveWithAuthorization` otherwise."""
+
+    payer: Annotated[str, eip("address", "from")]
+    to: Annotated[str, eip("address", "to")]
+    value_atoms: Annotated[int, eip("uint256", "value")]
+    valid_after: Annotated[int, eip("uint256", "validAfter")]
+    valid_before: Annotated[int, eip("uint256", "validBefore")]
+    nonce: Annotated[bytes, eip("bytes32", "nonce")]

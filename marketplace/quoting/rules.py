@@ -115,6 +115,11 @@ def need_of(
     )
 
 
+def ceiling_of(offer: Offer, payload: Payload) -> int:
+    """The most a payload can cost under an offer."""
+    return full_price_down(offer, units_in_ceiling(payload), units_out_ceiling(payload))
+
+
 def resolve(model: str, listings: Sequence[Offered], ticket: bytes = b"") -> str | None:
     """The model id a name stands for: the one most connected nodes serve; ids stand for themselves.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.quoting import rules
@@ -44,3 +44,10 @@ def quote(
     fitting = [item for item in listings if item.model_id == model_id]
     ranked = rules.rank(fitting, need, now_ms=now_ms, min_stake_atoms=min_stake_atoms)
     return Quotes(model_id=model_id, model_name=fitting[0].model_name, quotes=ranked)
+
+
+def only(found: Quotes, offer_hash: str | None) -> Quotes:
+    """The quotes under one offer; all of them for None."""
+    if offer_hash is None:
+        return found
+    return replace(found, quotes=[quote for quote in found.quotes if quote.listing.offer_hash == offer_hash])

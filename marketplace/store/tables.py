@@ -163,6 +163,31 @@ class SessionTermsRow(SQLModel, table=True):
     asked_at_ms: int = Field(sa_column=_big())
 
 
+class PaymentRow(SQLModel, table=True):
+    """A quote that somebody without an account paid, or is about to; `refunds` counts what was sent back.
+
+    `message` and `signature` are the payer's `TransferWithAuthorization`; `identifier` is a digest of payer
+    and the payer's own name for the call, `fingerprint` of the call. `due_at` is when the session's rest can
+    be sent back at the latest; `done` when nothing of it is left to do.
+    """
+
+    __tablename__ = "payment"
+    receiver: str = Field(primary_key=True)
+    session_id: str = Field(unique=True)
+    key: str = Field(index=True)
+    model_id: str
+    quote: bytes = Field(sa_column=_blob())
+    payer: str = Field(index=True)
+    message: bytes = Field(sa_column=_blob())
+    signature: bytes = Field(sa_column=_blob())
+    identifier: str | None = Field(default=None, unique=True)
+    fingerprint: str
+    asked_at_ms: int = Field(sa_column=_big())
+    due_at: int = Field(sa_column=_big())
+    refunds: int = 0
+    done: bool = Field(default=False, index=True)
+
+
 class JobRow(SQLModel, table=True):
     """One call of a buyer, through however many orders it takes.
 

@@ -63,6 +63,7 @@ class Log(StrEnum):
     ENGINE_STUCK = "engine_stuck"
     METER_MISSING = "meter_missing"
     WEBHOOK_DISABLED = "webhook_disabled"
+    X402_OFF = "x402_off"
 
 
 LOG_DOCS: Final[dict[Log, str]] = {
@@ -116,6 +117,7 @@ LOG_DOCS: Final[dict[Log, str]] = {
     Log.ENGINE_STUCK: "An engine's step did not end in time; the worker ends, and its jobs go on elsewhere.",
     Log.WEBHOOK_DISABLED: "A webhook took nothing for too long, or is gone; nothing more is sent there.",
     Log.METER_MISSING: "An energy counter cannot be read; figures come from the next best source.",
+    Log.X402_OFF: "Nobody can pay without a key, because nothing can be signed for the token.",
 }
 
 

@@ -17,14 +17,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from marketplace.chain import calls, disputes, models
+from marketplace.chain import calls, disputes, models, till
 from marketplace.chain.calls import Call, SignedJob
 from marketplace.chain.disputes import Evidence
+from marketplace.chain.tokens import token_domain
 from marketplace.protocol import nodelist
 from marketplace.protocol.batches import batch_of
 from marketplace.protocol.hexes import keccak
 from marketplace.protocol.messages import KeyGrant, Offer, Open, Order, Receipt, Voucher
+from marketplace.protocol.quotes import Quote
 from marketplace.protocol.signing import Signer
+from marketplace.protocol.tokens import TransferWithAuthorization
 from tests.assure.figures import Figure, Part, table
 from tests.assure.report import write
 from tests.hardhat import Chain, HardhatNode, deploy_on, key
@@ -272,13 +275,48 @@ def names_of(bench: Bench) -> Iterator[Figure]:
     yield _gas("point a channel elsewhere", bench.used(OWNER, models.point(here, "tiny", "latest", second)))
 
 
+def payments_of(bench: Bench, node_id: int) -> Iterator[Figure]:
+    """One job of somebody without an account: all that its relayer pays for."""
+    here, now = bench.chain.deployment, bench.chain.now()
+    quote = Quote(
+        node_id=node_id,
+        offer_hash=keccak(b"offer"),
+        request_hash=keccak(b"request"),
+        key=AGENT.address,
+        amount_atoms=DOLLAR,
+        pay_before=now + 600,
+        expires_at=now + 900,
+        salt=keccak(b"quote"),
+    )
+    signed = TransferWithAuthorization(
+        payer=BUYER.address,
+        to=till.receiver_of(here, quote),
+        value_atoms=DOLLAR,
+        valid_after=0,
+        valid_before=now + 600,
+        nonce=keccak(b"nonce"),
+    )
+    paid = till.Paid(
+        payer=BUYER.address,
+        value_atoms=DOLLAR,
+        valid_after=0,
+        valid_before=now + 600,
+        nonce=signed.nonce,
+        signature=BUYER.sign(signed, token_domain(bench.chain.client, here.token)),
+    )
+    yield _gas("take a payment without an account", bench.used(RELAYER, till.pay(here, quote, paid)))
+    bench.chain.node.increase_time(900 + here.grace_seconds)
+    yield _gas("refund what it left", bench.used(RELAYER, till.refund(here, quote)))
+
+
 def measure() -> list[Figure]:
     """Every figure, on a fresh chain of their own."""
     with _bench() as bench:
         node_id = bench.chain.add_node(OWNER, NODE, SETTLER)
         figures = [*accounts(bench), *one_job(bench, node_id), *one_session(bench, node_id)]
         figures += many_sessions(bench, node_id)
-        return [*figures, *disputes_of(bench, node_id), *names_of(bench)]
+        figures += [*disputes_of(bench, node_id), *names_of(bench)]
+        return [*figures, *payments_of(bench, node_id)]
 
 
 def main(arguments: Iterable[str]) -> int:

@@ -229,7 +229,7 @@ def test_plan_foretells_addresses_and_bounds_the_gas(node: HardhatNode, tmp_path
     seen = [chain.tx_receipt(tx_hash) for tx_hash in hashes]
     used = sum(found.gas_used for found in seen if found)
     assert used <= made.gas <= used * 3 // 2
-    assert chain.head().number == height + 5
+    assert chain.head().number == height + 6
 
 
 @pytest.mark.chain
@@ -278,7 +278,7 @@ def test_verification_input_compiles_to_the_deployed_code(
         source, contract = item["contract"].split(":")
         evm = outputs[inputs[name]]["contracts"][source][contract]["evm"]
         creation = from_hex("0x" + evm["bytecode"]["object"])
-        if name != "ReceiptReader":
+        if name not in ("ReceiptReader", "Receiver"):
             sent = chain.tx_input(book.contracts[name].tx_hash)
             assert sent == creation + from_hex(item["constructor_arguments"])
         runtime = from_hex("0x" + evm["deployedBytecode"]["object"])

@@ -305,7 +305,7 @@ def test_deploy_says_what_it_would_do_then_does_it_once(watt: Watt, here: Chain,
     assert planned["contracts"] == {k: v for k, v in made["contracts"].items() if k in planned["contracts"]}
     again = watt("deploy", "--network", "local", "--out", book, "--json").json
     assert (made["fresh"], again["fresh"], again["contracts"]) == (True, False, made["contracts"])
-    assert here.client.head().number == height + 5
+    assert here.client.head().number == height + 6
     listed = json.loads((tmp_path / "books" / "verify" / "31337" / "contracts.json").read_text())
     assert set(listed["contracts"]) == set(NAMES)
     assert AddressBook.load(book).deployment.treasury == BUYER.address

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+import tomllib
 
-from tests.assure.attacks import ATTACKS, ITEMS, plan_of
+import pytest
+
+from tests.assure.attacks import ATTACKS, ITEMS, back_doors, plan_of
 from tests.house.tree import ROOT, shown
 
 PLAN = plan_of((ATTACKS / "twins.toml").read_text())
@@ -12,6 +16,14 @@ SUITES = sorted(ATTACKS.glob("*.t.sol"))
 # A test, up to the brace that ends it.
 TEST = re.compile(r"function (test_Attack(\d\d)_[A-Z]\w*)\(\) public \{\n(.*?)\n    \}\n", re.DOTALL)
 ASSERTION = re.compile(r"\b(?:assert[A-Z]\w*|_refused|_works)\(")
+
+
+@pytest.mark.parametrize("name", ["Till", "Receiver"])
+def test_whoever_calls_the_till_is_listed(name: str) -> None:
+    """The attacks hold the larger contracts against the same list."""
+    listed = tomllib.loads((ATTACKS / "surface.toml").read_text())[name]
+    abi = json.loads((ROOT / f"marketplace/chain/abi/{name}.json").read_text())["abi"]
+    assert back_doors(abi, listed) == []
 
 
 def test_every_attack_has_a_test_and_a_twin_or_a_reason() -> None:

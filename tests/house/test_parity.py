@@ -10,19 +10,21 @@ import pytest
 from marketplace.chain import artifacts
 from marketplace.protocol.eip712 import Domain, Message, type_string
 from marketplace.protocol.messages import ON_CHAIN, ReceiptStatus, SettleStatus
+from marketplace.protocol.quotes import Payer, Quote
 from tests.house.tree import ROOT, shown, solidity_code, solidity_files
 
 ENUMS = {"SettleStatus": "uint8"}
-MESSAGES = solidity_code(ROOT / "contracts/types/Messages.sol")
+MESSAGES = "".join(solidity_code(ROOT / f"contracts/types/{name}.sol") for name in ("Messages", "Quotes"))
+SIGNED = (*ON_CHAIN, Quote, Payer)
 
 
-@pytest.mark.parametrize("message", ON_CHAIN, ids=lambda m: m.__name__)
+@pytest.mark.parametrize("message", SIGNED, ids=lambda m: m.__name__)
 def test_type_string_is_the_one_solidity_hashes(message: type[Message]) -> None:
     literals = "".join(re.findall(r'"([^"]*)"', _type_hash_constant(message.__name__)))
     assert literals == type_string(message)
 
 
-@pytest.mark.parametrize("message", ON_CHAIN, ids=lambda m: m.__name__)
+@pytest.mark.parametrize("message", SIGNED, ids=lambda m: m.__name__)
 def test_struct_fields_are_the_signed_ones(message: type[Message]) -> None:
     found = re.search(rf"struct {message.__name__} \{{(.*?)\}}", MESSAGES, re.DOTALL)
     assert found, f"no struct {message.__name__} in Messages.sol"
@@ -55,7 +57,7 @@ def test_python_numbers_settle_statuses_as_solidity_does() -> None:
     assert [status.value for status in SettleStatus] == list(range(len(SettleStatus)))
 
 
-@pytest.mark.parametrize("contract", ["Escrow", "ModelRegistry", "NodeRegistry"])
+@pytest.mark.parametrize("contract", ["Escrow", "ModelRegistry", "NodeRegistry", "Till"])
 @pytest.mark.parametrize("kind", ["event", "error"])
 def test_decoder_knows_every_declaration(contract: str, kind: str) -> None:
     source = solidity_code(ROOT / f"contracts/interfaces/I{contract}.sol")

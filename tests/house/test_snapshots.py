@@ -18,7 +18,7 @@ from tests.house.tree import ROOT
 ARTIFACTS = ROOT / "artifacts" / "contracts"
 LAYOUTS = ROOT / "tests" / "house" / "snapshots" / "storage.json"
 LOCK = ROOT / "build" / "contracts.lock"
-KEPT = ("Escrow", "NodeRegistry", "Court", "ModelRegistry")
+KEPT = ("Escrow", "NodeRegistry", "Court", "ModelRegistry", "Till")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,7 +11,7 @@ from tests.house.tree import ROOT, solidity_code, solidity_files
 
 TESTS = ROOT / "tests" / "contracts"
 TREES = sorted(TESTS.rglob("*.tree"))
-TESTED = ("ICourt", "IEscrow", "IModelRegistry", "INodeRegistry", "IReceiptReader")
+TESTED = ("ICourt", "IEscrow", "IModelRegistry", "INodeRegistry", "IReceiptReader", "IReceiver", "ITill")
 LINE = re.compile(r"^((?:│   |    )*)[├└]── (.+)$")
 
 

@@ -19,7 +19,9 @@ def routes(market: Market) -> APIRouter:
     async def complete(call: CompletionCall, request: Request) -> Response:
         """Answers each prompt as one user turn of a chat, `n` times over if asked to."""
         payloads = call.payloads(int.from_bytes(market.random(8), "big"))
-        ask = await work.asked(market, request, call, payloads[0], streamed=call.stream)
+        ask = await work.asked(
+            market, request, call, payloads[0], streamed=call.stream, choices=len(payloads)
+        )
         placed = await choices.place(market, request, ask, payloads)
         if call.stream:
             created = market.clock() // 1000

@@ -10,10 +10,10 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from marketplace import delivery
-from marketplace.api import choices, problems, views, waiting
+from marketplace.api import choices, paying, problems, views, waiting
 from marketplace.api.auth import bearer, caller
-from marketplace.api.once import mark
 from marketplace.api.routes import work
+from marketplace.dispatch.terms import Ask
 from marketplace.flow import Market, Running
 from marketplace.openai import billing, responses
 from marketplace.openai.answers import Piece
@@ -38,17 +38,19 @@ def routes(market: Market) -> APIRouter:
         ask = await work.asked(market, request, call, payload, streamed=call.stream)
         echo = call.echo()
         ask = replace(ask, echo=echo.model_dump_json())
-        running = await market.place(ask)
-        mark(request, running, market.deployment)
+        running = await choices.put(market, request, ask)
         created = market.clock() // 1000
-        about = About(job_id=running.job_id, model=call.model, created_at=created, payload=payload, echo=echo)
+        about = About(
+            job_id=running.job_id, model=call.model, created_at=created, payload=ask.payload, echo=echo
+        )
         if call.stream:
-            lines = _lines(market, running, about, request.state.request_id)
+            lines = _lines(market, running, about, ask, request.state.request_id)
             return work.streamed(lines, running.job_id, ask)
         if echo.background:
             shown = responses.unfinished(about) | {"job_id": running.job_id}
         else:
             shown = _whole(market, about, await waiting.delivered(market, running))
+        shown |= paying.told(ask.payment)
         return JSONResponse(shown, headers=work.headers_of(running.job_id, ask))
 
     @router.get("/v1/responses/{response_id}")
@@ -90,7 +92,9 @@ async def _earlier(market: Market, request: Request, previous: str | None) -> Se
     return await market.read(load)
 
 
-async def _lines(market: Market, running: Running, about: About, request_id: str) -> AsyncIterator[str]:
+async def _lines(
+    market: Market, running: Running, about: About, ask: Ask, request_id: str
+) -> AsyncIterator[str]:
     events = responses.Events(about)
     for event in events.opening():
         yield _line(event)
@@ -98,7 +102,7 @@ async def _lines(market: Market, running: Running, about: About, request_id: str
         if isinstance(item, Piece):
             made = events.text(item)
         elif item.problem is None and item.found is not None:
-            made = events.closing(_whole(market, about, item.found))
+            made = events.closing(_whole(market, about, item.found) | paying.told(ask.payment))
         else:
             # Without an ending the job goes on, or its whole answer is kept: only the stream is over.
             body = problems.body_of(item.problem or BadRequest(ErrorCode.INTERNAL), request_id)

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from marketplace import delivery
-from marketplace.api import budget, choices, retention, views, waiting
+from marketplace.api import budget, choices, paying, retention, views, waiting
 from marketplace.api.auth import bearer
-from marketplace.api.once import mark, once_of
+from marketplace.api.once import fingerprint_of, once_of
 from marketplace.dispatch.terms import Ask
 from marketplace.flow import Market, Running
 from marketplace.openai import answers, money, requests
@@ -61,7 +61,7 @@ def routes(market: Market) -> APIRouter:
     async def chat(call: requests.ChatCall, request: Request) -> Response:
         """Continues a conversation, `n` times over if asked to."""
         payloads = call.payloads(int.from_bytes(market.random(8), "big"))
-        ask = await asked(market, request, call, payloads[0], streamed=call.stream)
+        ask = await asked(market, request, call, payloads[0], streamed=call.stream, choices=len(payloads))
         placed = await choices.place(market, request, ask, payloads)
         created = market.clock() // 1000
         if call.stream:
@@ -97,35 +97,54 @@ async def _placed(
     market: Market, request: Request, call: requests.Call, payload: Payload, *, streamed: bool
 ) -> tuple[Running, Ask]:
     ask = await asked(market, request, call, payload, streamed=streamed)
-    running = await market.place(ask)
-    mark(request, running, market.deployment)
-    return running, ask
+    return await choices.put(market, request, ask), ask
 
 
 async def asked(
-    market: Market, request: Request, call: requests.Call, payload: Payload, *, streamed: bool
+    market: Market,
+    request: Request,
+    call: requests.Call,
+    payload: Payload,
+    *,
+    streamed: bool,
+    choices: int = 1,
 ) -> Ask:
-    """The call as its key asks for it. Raises `BadRequest`."""
+    """The call as its key asks for it; without a key, as its payment does. Raises `BadRequest`."""
+    limit, decimals = call.max_cost, market.deployment.token_decimals
+    most = None if limit is None else money.to_atoms(limit, decimals, "max_cost")
+    keep_ms = retention.keep_ms(market.terms, request, call.retain)
+    if paying.wants_to_pay(market, request):
+        if choices > 1:
+            raise BadRequest(ErrorCode.UNSUPPORTED, "a payment buys one choice: n must be 1", param="n")
+        keyless = paying.Call(
+            model=call.model,
+            payload=payload,
+            seeded=getattr(call, "seed", None) is not None,
+            trace_id=trace_of(market, request),
+            max_cost_atoms=most,
+            node_id=call.node,
+            streamed=streamed,
+            fingerprint=fingerprint_of(request, call),
+            keep_ms=keep_ms,
+        )
+        return await paying.paid(market, request, keyless)
     key = await bearer(market, request)
-    limit = call.max_cost
     return Ask(
         key=key,
         model=call.model,
         payload=payload,
         trace_id=trace_of(market, request),
-        max_cost_atoms=None
-        if limit is None
-        else money.to_atoms(limit, market.deployment.token_decimals, "max_cost"),
+        max_cost_atoms=most,
         node_id=call.node,
         streamed=streamed,
-        keep_ms=retention.keep_ms(market.terms, request, call.retain),
+        keep_ms=keep_ms,
         once=once_of(request, key.address, call),
     )
 
 
 def answer(market: Market, body: dict[str, Any], found: Sequence[views.Delivery], ask: Ask) -> Response:
     """A whole answer with usage, receipts, and what is left."""
-    whole = body | delivery.extras(found, market.deployment)
+    whole = body | delivery.extras(found, market.deployment) | paying.told(ask.payment)
     headers = headers_of(found[0].job.job_id, ask) | budget.headers(found[-1].left, market.deployment)
     return JSONResponse(whole, headers=headers)
 
@@ -137,8 +156,8 @@ def streamed(lines: AsyncIterator[str], job_id: str, ask: Ask) -> Response:
 
 
 def headers_of(job_id: str, ask: Ask) -> dict[str, str]:
-    """Headers of an answer: its job, or its first one's, and its trace."""
-    return {"x-job-id": job_id, "x-trace-id": ask.trace_id}
+    """Headers of an answer: its job, or its first one's, its trace, and the payment that was taken."""
+    return {"x-job-id": job_id, "x-trace-id": ask.trace_id} | paying.headers_of(ask.payment)
 
 
 def trace_of(market: Market, request: Request) -> str:
