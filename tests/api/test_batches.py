@@ -170,7 +170,7 @@ async def test_same_call_again_is_the_same_batch(tmp_path):
         first = (await post(g, secret, **call, headers=named)).json()
         assert (await post(g, secret, **call, headers=named)).json()["id"] == first["id"]
         other = await post(g, secret, **call, metadata={"a": "b"}, headers=named)
-        assert "used for another call" in check_problem(other, 422, "invalid_request")["detail"]
+        assert check_problem(other, 422, "idempotency_mismatch")["batch_id"] == first["id"]
         assert (await post(g, secret, **call, headers=retried)).json()["id"] == first["id"]
         second = (await post(g, secret, **call)).json()
         assert second["id"] != first["id"]
