@@ -106,6 +106,7 @@ async def test_sessions_must_carry_all_lines_and_those_of_other_batches(tmp_path
             assert await refusal(1) == "no_session"
             g.put_session(address, 1, 5 * one)
             assert await refusal(6) == "session_underfunded"
+            assert ((await client.batches.list()).data, node.orders.empty()) == ([], True)
             batch = await started(client, [chat_line(i) for i in range(3)])
             assert await refusal(3) == "session_underfunded"
             await started(client, [chat_line(i) for i in range(2)])
