@@ -29,6 +29,7 @@ _LINES_FAULT: Final = frozenset(
         ErrorCode.INPUT_TOO_LONG,
         ErrorCode.INVALID_FILE,
         ErrorCode.MODEL_NOT_ALLOWED,
+        ErrorCode.KEY_REVOKED,
     }
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from marketplace import delivery
@@ -17,7 +17,7 @@ from marketplace.openai.batches import BatchStatus
 from marketplace.protocol.errors import BadRequest, ErrorCode, LostRace, WattError
 from marketplace.protocol.phases import HAS_RESULT, OPEN, EndReason, JobPhase
 from marketplace.protocol.signing import Signer
-from marketplace.store import batches, files, jobs
+from marketplace.store import batches, files, jobs, receipts
 from marketplace.store.batch_tables import BatchLineRow, BatchRow
 from marketplace.store.batches import LineState, Spent
 from marketplace.store.jobs import OrderState
@@ -219,7 +219,10 @@ class BatchRunner:
         problem = delivery.problem_of(job, job.job_id)
         if problem is None:
             self._pauses.pop((batch.batch_id, line.model), None)
-            return await self._answered(batch, line, job)
+            try:
+                return await self._answered(batch, line, job)
+            except BadRequest as gone:
+                return await self._deleted(batch, line, job, gone)
         past = await self._market.read(lambda tx: jobs.orders_of(tx, job.job_id))
         was_taken = any(order.state != OrderState.REFUSED for order in past)
         match rules.after(EndReason(job.end_reason or ""), line.tries + 1, was_taken=was_taken):
@@ -246,6 +249,13 @@ class BatchRunner:
         )
         out = await market.off_loop(lambda: shapes.answered(name, line.custom_id, whole))
         return _Result(line=line, state=LineState.DONE, body=out, spent=spent)
+
+    async def _deleted(self, batch: BatchRow, line: BatchLineRow, job: JobRow, gone: BadRequest) -> _Result:
+        """Its buyer deleted the answer before it was collected; what it cost stays paid."""
+        row = await self._market.read(lambda tx: receipts.find(tx, job.order_hash or ""))
+        cost = row.amount_atoms if row is not None else 0
+        problem = BadRequest(gone.code, gone.detail, job_id=job.job_id, charged=cost > 0)
+        return replace(self._failed(batch, line, problem), spent=Spent(cost_atoms=cost))
 
     def _failed(self, batch: BatchRow, line: BatchLineRow, problem: WattError) -> _Result:
         name = rules.line_id(batch.batch_id, line.number)

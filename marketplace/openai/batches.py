@@ -169,11 +169,12 @@ def answered(line_id: str, custom_id: str, body: Mapping[str, Any]) -> bytes:
 
 
 def refused(line_id: str, custom_id: str, problem: WattError) -> bytes:
-    """The line of an error file for a call that failed; nothing was charged for it."""
+    """The line of an error file for a call that brought nothing; its problem may say that it was charged."""
     param = problem.values.get("param")
     body = body_of(problem, line_id, param=param if isinstance(param, str) else None)
     response = {"status_code": problem.spec.status, "request_id": line_id, "body": body}
-    error = {"code": problem.code.value, "message": problem.detail, "charged": False}
+    charged = problem.values.get("charged") is True
+    error = {"code": problem.code.value, "message": problem.detail, "charged": charged}
     return _line({"id": line_id, "custom_id": custom_id, "response": response, "error": error})
 
 

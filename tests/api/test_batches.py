@@ -106,6 +106,7 @@ async def test_sessions_must_carry_all_lines_and_those_of_other_batches(tmp_path
             assert await refusal(1) == "no_session"
             g.put_session(address, 1, 5 * one)
             assert await refusal(6) == "session_underfunded"
+            assert ((await client.batches.list()).data, node.orders.empty()) == ([], True)
             batch = await started(client, [chat_line(i) for i in range(3)])
             assert await refusal(3) == "session_underfunded"
             await started(client, [chat_line(i) for i in range(2)])
@@ -170,7 +171,7 @@ async def test_same_call_again_is_the_same_batch(tmp_path):
         first = (await post(g, secret, **call, headers=named)).json()
         assert (await post(g, secret, **call, headers=named)).json()["id"] == first["id"]
         other = await post(g, secret, **call, metadata={"a": "b"}, headers=named)
-        assert "used for another call" in check_problem(other, 422, "invalid_request")["detail"]
+        assert check_problem(other, 422, "idempotency_mismatch")["batch_id"] == first["id"]
         assert (await post(g, secret, **call, headers=retried)).json()["id"] == first["id"]
         second = (await post(g, secret, **call)).json()
         assert second["id"] != first["id"]

@@ -106,6 +106,7 @@ def test_pauses_double_up_to_a_minute():
 
 def test_only_what_a_line_says_itself_fails_it_at_placing():
     assert rules.is_lines_fault(ErrorCode.UNSUPPORTED)
+    assert rules.is_lines_fault(ErrorCode.KEY_REVOKED)
     for code in (ErrorCode.NO_NODE, ErrorCode.SESSION_UNDERFUNDED, ErrorCode.PRICE_ABOVE_MAX):
         assert not rules.is_lines_fault(code)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from openai import APIStatusError
-from sqlmodel import delete, select
+from sqlmodel import delete, select, update
 
 from marketplace.client.verify import failures, verify_receipt
 from marketplace.keeper.batches import BatchRunner
@@ -19,7 +18,6 @@ from marketplace.settlement import step as settlement
 from marketplace.store import batches, events
 from marketplace.store.tables import JobRow, ReceiptRow
 from tests.batches.support import (
-    CHAT,
     COST,
     EMBED,
     chat_line,
@@ -380,11 +378,16 @@ async def test_one_broken_batch_holds_up_no_other(tmp_path):
         assert (await client.batches.retrieve(other.id)).status == "completed"
 
 
-async def test_nothing_is_kept_of_a_batch_that_cannot_be_paid(tmp_path):
-    async with gateway(tmp_path) as g, funded(g, 1, atoms=1_000) as (secret, nodes, _):
-        client = client_of(g, secret)
-        with pytest.raises(APIStatusError) as refused:
-            await started(client, [chat_line(i) for i in range(20)], endpoint=CHAT)
-        assert (refused.value.status_code, refused.value.code) == (402, "session_underfunded")
-        assert (await client.batches.list()).data == []
-        assert nodes[1].orders.empty()
+async def test_answer_deleted_before_it_was_collected_ends_its_line_and_stays_paid(tmp_path):
+    async with gateway(tmp_path) as g, funded(g, 1) as (secret, nodes, _):
+        client, runner = client_of(g, secret), BatchRunner(g.market)
+        batch = await started(client, [chat_line(1)])
+        for _ in range(2):
+            await turn(runner, [nodes[1]])
+        with g.store.transaction() as tx:
+            tx.exec(update(JobRow).values(deleted_at_ms=1))
+        done = await finished(client, batch.id, runner, [nodes[1]])
+        assert counts(done) == ("completed", 0, 1)
+        (line,) = await lines_of(client, done.error_file_id)
+        assert (line["error"]["code"], line["error"]["charged"]) == ("content_deleted", True)
+        assert done.usage.model_extra["cost_details"]["atoms"] == str(COST)
