@@ -40,9 +40,7 @@ def routes(market: Market) -> APIRouter:
         ask = replace(ask, echo=echo.model_dump_json())
         running = await choices.put(market, request, ask)
         created = market.clock() // 1000
-        about = About(
-            job_id=running.job_id, model=call.model, created_at=created, payload=ask.payload, echo=echo
-        )
+        about = About(job_id=running.job_id, model=call.model, created_at=created, payload=payload, echo=echo)
         if call.stream:
             lines = _lines(market, running, about, ask, request.state.request_id)
             return work.streamed(lines, running.job_id, ask)
