@@ -29,13 +29,13 @@ PROBLEM = {
 }
 
 
-def check_problem(answer, status, code):
+def check_problem(answer, status, code, *, charged=False):
     body = answer.json()
     assert (answer.status_code, body["code"]) == (status, code), body
     assert set(body) >= PROBLEM
     assert set(body["error"]) == {"message", "type", "code", "param", "hint", "charged", "doc_url"}
     assert body["doc_url"] == body["error"]["doc_url"] == f"/docs/errors/{code}"
-    assert body["charged"] is body["error"]["charged"] is False
+    assert body["charged"] is body["error"]["charged"] is charged
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["x-request-id"] == body["request_id"]
     assert ("x-should-retry" in answer.headers) is not body["retryable"]

@@ -262,7 +262,7 @@ async def test_stream_whose_text_fell_apart_is_charged_and_says_so(tmp_path):
         events = await events_of(g, secret)
         assert (events[-1]["type"], events[-1]["code"], events[-1]["charged"]) == (
             "error",
-            "node_failed",
+            "stream_diverged",
             True,
         )
         found = await client_of(g, secret).responses.retrieve(events[0]["response"]["id"])
@@ -297,6 +297,7 @@ async def test_responses_belong_to_their_key(tmp_path):
         made = (await post(g, secret)).json()
         other, address = await g.new_key()
         g.put_session(address, 1)
+        await nodes[1].calm()
         before = g.rows()
         url = f"/v1/responses/{made['id']}"
         check_problem(await g.http.get(url, headers=bearer(other)), 404, "unknown_job")

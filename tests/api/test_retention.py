@@ -96,7 +96,7 @@ async def test_everything_that_asks_for_deleted_content_is_told_so(tmp_path):
         assert check_problem(gone, 410, "content_deleted")["job_id"] == job_id
         headers = bearer(secret) | key
         again = await g.http.post("/v1/chat/completions", json=secret_chat(), headers=headers)
-        check_problem(again, 410, "content_deleted")
+        check_problem(again, 410, "content_deleted", charged=True)
         streamed = await g.http.post("/v1/chat/completions", json=secret_chat(stream=True), headers=headers)
         assert '"code":"content_deleted"' in streamed.text
         events = (await g.http.get(f"/v1/jobs/{job_id}/events")).text

@@ -82,7 +82,7 @@ def test_blocking_client_gets_the_same(market: FakeMarket, watt: AsyncWattline) 
     ("change", "status", "code", "word"),
     [
         ({"model": "gpt-9"}, 404, "unknown_model", "GET /v1/models"),
-        ({"n": 2}, 422, "unsupported", "n is not supported"),
+        ({"n": 2}, 422, "unsupported", "n must be 1"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, 422, "unsupported", "tools"),
         ({"max_tokens": 0}, 422, "invalid_request", "max_tokens"),
         ({"messages": []}, 422, "invalid_request", "messages"),
