@@ -6,14 +6,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
-
-import anyio
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from marketplace.cli import wiring
 from marketplace.cli.config import Config
-from marketplace.client.gateway import Gateway
 from marketplace.protocol.errors import BadRequest, ErrorCode
+
+if TYPE_CHECKING:
+    from marketplace.client.gateway import Gateway
 
 _LOOKS: Final = 20
 _PAUSE_SECONDS: Final = 0.25
@@ -28,6 +28,7 @@ def ask(
     headers: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """JSON answer of one call. Raises `GatewayProblem` or `GatewayTrouble`."""
+    import anyio
 
     async def call() -> dict[str, Any]:
         gateway = wiring.open_gateway(config)
@@ -79,6 +80,8 @@ class Caller:
         params: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """JSON answer of one call. Raises `GatewayProblem` or `GatewayTrouble`."""
+        import anyio
+
         headers = self._headers()
 
         async def call() -> dict[str, Any]:
@@ -96,6 +99,8 @@ class Caller:
 
     def download(self, path: str, params: Mapping[str, str], into: IO[bytes]) -> int:
         """Writes a call's answer as it comes; gives how many bytes. Raises as `ask`."""
+        import anyio
+
         headers = self._headers()
 
         async def call() -> int:
