@@ -46,9 +46,10 @@ def run(watt: Watt, line: str, **names: str) -> str:
 
 @pytest.mark.chain
 def test_agent_of_the_guide(watt: Watt, room: Courtroom) -> None:
-    create, listed, ask, revoke = commands("Let an agent spend, so far and no further")
+    create, listed, shown, ask, revoke = commands("Let an agent spend, so far and no further")
     run(watt, create)
     assert "agent" in run(watt, listed)
+    assert "left" in run(watt, shown)
     # Asking takes a model; `tests/e2e` does that with such a key. Its file is where the guide says.
     assert Path(shlex.split(ask)[-1]).exists()
     run(watt, revoke)
