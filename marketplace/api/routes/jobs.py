@@ -66,6 +66,7 @@ def routes(market: Market) -> APIRouter:
     """Routes about work."""
     router = APIRouter(tags=["work"])
     _orders(router, market)
+    _jobs(router, market)
     _evidence(router, market)
     return router
 
@@ -105,6 +106,8 @@ def _orders(router: APIRouter, market: Market) -> None:
         view = await market.read(lambda tx: views.job_view(tx, _job(tx, running.job_id)))
         return JSONResponse(view, 202)
 
+
+def _jobs(router: APIRouter, market: Market) -> None:
     @router.get("/v1/jobs")
     async def listed(
         request: Request,
