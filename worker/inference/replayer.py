@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import torch
+from transformers import AutoModelForCausalLM
 
 from marketplace.protocol.annex import Profile
 from marketplace.protocol.hexes import to_hex
@@ -37,6 +39,8 @@ class ModelReplayer:
         if settings.threads:
             use_threads(settings.threads)
         self._model = RaggedModel(model.path, device=settings.device, tile_rows=settings.tile_rows)
+        self._path = model.path
+        self._wide: Any = None
         self._profile = chat_profile(
             model,
             settings,
@@ -87,6 +91,16 @@ class ModelReplayer:
         with torch.inference_mode():
             return self._exact(prompt, answer)
 
+    def precise(self, prompt: Sequence[int], answer: Sequence[int]) -> Computed:
+        """Computes one answer in float32, by transformers' code; reads the weights at the first call."""
+        if self._wide is None:
+            self._wide = _opened_wide(self._path, self._settings.device)
+        with torch.inference_mode():
+            tokens = torch.tensor([[*prompt, *answer[:-1]]], device=self._settings.device)
+            given = self._wide(tokens, output_hidden_states=True, use_cache=False)
+        first = len(prompt) - 1
+        return Computed(given.logits[0, first:].cpu().numpy(), given.hidden_states[-1][0, first:].cpu())
+
     def batch(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Computed]:
         """Computes prompts and answers together, as fast as it goes."""
         found: list[Computed] = []
@@ -128,6 +142,13 @@ class ModelReplayer:
         sizes = [len(answer) for _, answer in pairs]
         parts = zip(torch.split(logits, sizes), torch.split(hidden, sizes), strict=True)
         return [Computed(scores.numpy(), rows) for scores, rows in parts]
+
+
+def _opened_wide(path: Path, device: str) -> Any:
+    opened = AutoModelForCausalLM.from_pretrained(
+        path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
+    )
+    return opened.to(device).eval()
 
 
 def use_threads(threads: int) -> None:

@@ -12,7 +12,7 @@ noise is a function of seed, position and token id. Two tiers (PROTOCOL §7):
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import numpy as np
@@ -46,6 +46,8 @@ _BITS: Final = (
 # Millionths: exponentials of two versions of a library differ in the last place, and so may what is rounded.
 _LOGPROB_ROUNDING: Final = 2
 # Only these ask for more than that the answer was cut.
+# Findings that a second way of computing may take back.
+_MARGINS: Final = frozenset({Code.HIGHEST_MARGIN, Code.MEAN_MARGIN})
 _FULL: Final = frozenset({"stop", "length"})
 
 
@@ -108,6 +110,9 @@ class Replayer(Protocol):
     def exact(self, prompt: Sequence[int], answer: Sequence[int]) -> Computed:
         """Computes as a node does, to the bit."""
 
+    def precise(self, prompt: Sequence[int], answer: Sequence[int]) -> Computed:
+        """Computes one answer in float32."""
+
     def batch(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Computed]:
         """Computes prompts and answers together, as fast as it goes."""
 
@@ -151,7 +156,11 @@ def audit_exactly(claim: Claim, model: Replayer) -> Verdict:
 def audit_batch(
     claims: Sequence[Claim], model: Replayer, limits: Calibration | None
 ) -> list[tuple[Verdict, Measured]]:
-    """Verdict of the tolerance tier on each job, and what it was measured by, for pooling."""
+    """Verdict of the tolerance tier on each job, and what it was measured by, for pooling.
+
+    Where margins alone would reject a job, it is computed once more, in float32: at rare places rounding is
+    magnified a hundredfold, and there a margin says nothing that a second way of computing does not say too.
+    """
     prompts = [model.prompt(claim.payload) for claim in claims]
     said = [_said(claim, model, prompt) for claim, prompt in zip(claims, prompts, strict=True)]
     able = [i for i, (_, answer) in enumerate(said) if _computable(answer, model)]
@@ -165,6 +174,9 @@ def audit_batch(
             continue
         openings, measured = _measure(claim, answer, computed[i])
         weighed, figures = weigh([measured], limits)
+        if not (reasons or openings) and weighed and {one.code for one in weighed} <= _MARGINS:
+            measured = _looked_twice(claim, answer, measured, model.precise(prompts[i], answer))
+            weighed, figures = weigh([measured], limits)
         all_reasons = [*reasons, *openings, *weighed]
         found.append((verdict(Tier.TOLERANCE, all_reasons, figures, jobs=1, tokens=len(answer)), measured))
     return found
@@ -286,6 +298,12 @@ def _measure(claim: Claim, answer: tuple[int, ...], computed: Computed) -> tuple
     proven, reasons = _opened(claim, answer)
     distances = [_distances(block, computed.hidden) for block in proven]
     return reasons, Measured(margins=found, distances=np.concatenate([np.empty(0), *distances]))
+
+
+def _looked_twice(claim: Claim, answer: tuple[int, ...], measured: Measured, precise: Computed) -> Measured:
+    """With the lower of two margins of each token."""
+    _, again = _measure(claim, answer, precise)
+    return replace(measured, margins=np.minimum(measured.margins, again.margins))
 
 
 def _distances(opened: OpenBlock, hidden: Tensor) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -36,17 +36,17 @@ _POOLS: Final = 400
 # Half a percent of noise on the weights changes less than rounding does: no goal is set for it.
 _FREE: Final = frozenset({"weights with 0.5 % noise"})
 _QUESTIONS: Final = (
-    "How do I keep {} fresh for a week?",
-    "Who invented {}, and when?",
-    "Give me a short poem about {}.",
-    "Compare {} with its nearest rival.",
-    "What would happen without {}?",
+    "What should a beginner know about {}?",
+    "Tell a short story in which {} goes missing.",
+    "Why did people once distrust {}?",
+    "List three uses of {} that nobody expects.",
+    "Explain {} to a child of six.",
 )
 _SUBJECTS: Final = (
-    "tomatoes", "radio", "umbrellas", "the compass", "soap", "tea", "elevators", "rubber", "yoghurt",
-    "the zipper", "lemons", "satellites", "wool", "pencils", "batteries", "spinach", "the harp", "concrete",
-    "postage stamps", "ice cream", "bamboo", "thermometers", "ravens", "parachutes", "garlic", "cotton",
-    "tunnels", "the sewing machine", "mushrooms", "ferries", "magnets", "olives",
+    "honey", "the telescope", "copper", "bicycles", "vinegar", "the lighthouse", "paper", "chess", "salt",
+    "the windmill", "oranges", "canals", "leather", "candles", "velvet", "the abacus", "walnuts", "clay",
+    "the telegraph", "rice", "anchors", "mirrors", "herring", "kites", "ginger", "linen", "bridges",
+    "the printing press", "olive oil", "sledges", "marble", "barley",
 )  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def questions(model_id: str, count: int, max_tokens: int) -> list[ChatPayload]:
             messages=(ChatMessage(role="user", content=question.format(subject)),),
             max_tokens=max_tokens,
             temperature_milli=800,
-            seed=int.from_bytes(keccak(b"held out %d" % number)[:8], "big"),
+            seed=int.from_bytes(keccak(b"held out again %d" % number)[:8], "big"),
         )
         for number, (subject, question) in enumerate(asked)
     ]
