@@ -22,7 +22,7 @@ from worker.inference.engine import Chunk, EngineSettings
 from worker.inference.replayer import ModelReplayer
 from worker.models import ModelDir
 from worker.proofs.calibration import Calibration, Spread
-from worker.proofs.replay import Claim, audit, audit_batch, audit_exactly
+from worker.proofs.replay import Claim, Computed, audit, audit_batch, audit_exactly
 from worker.proofs.verdict import Code, Outcome, Tier, Verdict
 
 SETTINGS = EngineSettings(prompt_block=16)
@@ -234,6 +234,35 @@ def test_cheap_text_with_true_states_passes_fingerprints_and_fails_margins(
     assert codes(audit_exactly(forged, replayer)) == {Code.CHOICE}
     tolerant = audit_batch([forged], replayer, limits(replayer))[0][0]
     assert codes(tolerant) == {Code.HIGHEST_MARGIN, Code.MEAN_MARGIN}
+
+
+class Shaken(ModelReplayer):
+    """An auditor whose batch rounds wildly at one place, and which counts how often it looks twice."""
+
+    looks = 0
+
+    def batch(self, pairs: Any) -> list[Computed]:
+        found = super().batch(pairs)
+        for (_, answer), computed in zip(pairs, found, strict=True):
+            computed.logits[3, answer[3]] -= 4
+        return found
+
+    def precise(self, prompt: Any, answer: Any) -> Computed:
+        self.looks += 1
+        return super().precise(prompt, answer)
+
+
+def test_margin_that_a_second_way_of_computing_does_not_show_is_taken_back(
+    chat_model: ModelDir, claim: Claim
+) -> None:
+    auditor = Shaken(chat_model, SETTINGS)
+    (found, measured), *_ = audit_batch([claim], auditor, limits(auditor))
+    assert (found.outcome, auditor.looks) == (Outcome.ACCEPTED, 1)
+    assert measured.margins[3] < 0.01
+    # What says more than margins needs no second look.
+    lied = replace(claim, text="another text")
+    assert Code.TEXT in codes(audit_batch([lied], auditor, limits(auditor))[0][0])
+    assert auditor.looks == 1
 
 
 @pytest.mark.parametrize("spoil", ["other root", "twice", "wrong tokens", "wrong count", "short fingerprint"])
