@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
+from pydantic_core import from_json
 
 from marketplace.chain.till import Paid
 from marketplace.protocol.errors import BadRequest, ErrorCode
@@ -213,8 +214,9 @@ def _decoded(header: str) -> Any:
     if len(header) > _MOST_HEADER_BYTES:
         raise ValueError(f"the header is longer than {_MOST_HEADER_BYTES} bytes")
     try:
-        return json.loads(base64.b64decode(header, validate=True))
-    except (binascii.Error, ValueError, RecursionError) as error:
+        # Not json's own parser: with the recursion limit that web3 sets, deep brackets overrun its stack.
+        return from_json(base64.b64decode(header, validate=True), allow_inf_nan=False)
+    except (binascii.Error, ValueError) as error:
         raise ValueError("the header is not base64 of JSON") from error
 
 

@@ -13,10 +13,11 @@ Whoever hashes a chunk hashes the bytes it holds and never re-encodes.
 from __future__ import annotations
 
 import base64
-import json
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
+
+from pydantic_core import from_json
 
 from marketplace.protocol.canonical import canonical_json
 
@@ -68,7 +69,8 @@ class Answer:
         Raises:
             ValueError: bytes that are no response chunk, or vectors or rows out of order.
         """
-        body = json.loads(chunk)
+        # Not json's own parser: with the recursion limit that web3 sets, deep brackets overrun its stack.
+        body = from_json(chunk, allow_inf_nan=False)
         if isinstance(body, dict) and ("text" in body or "finish" in body):
             self.logprobs += [dict(row) for row in body.pop("logprobs", ())]
         if not isinstance(body, dict) or len(body) != 1:
