@@ -28,11 +28,6 @@ def idempotency_name(key: str, given: str) -> str:
     return keccak(f"{key}\0{given}".encode()).hex()
 
 
-def payment_name(payer: str, identifier: str) -> str:
-    """What a call is known by that was paid with an x402 `payment-identifier`; `payer` is its address."""
-    return keccak(f"payment-identifier\0{payer}\0{identifier}".encode()).hex()
-
-
 def fingerprint(path: str, body: bytes) -> str:
     """Digest of a call: where it went and what it asked, as canonical JSON."""
     return keccak(path.encode() + b"\0" + body).hex()

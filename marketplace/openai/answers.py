@@ -1,4 +1,4 @@
-"""Answers in OpenAI's shapes, with what they cost."""
+"""Answers in OpenAI's shapes; what they cost is in `billing`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from marketplace.openai import billing
-from marketplace.protocol.messages import Receipt
 from marketplace.protocol.payloads import Answer, Logprobs, Payload
 
 _FINISH: Final = {"stop": "stop", "length": "length", "deadline": "length"}
@@ -21,14 +19,6 @@ class Piece:
     start: int
     text: str
     told: Logprobs = ()
-
-
-def usage(
-    task: str, receipt: Receipt, *, ceiling_atoms: int, energy_method: str, decimals: int, symbol: str
-) -> dict[str, Any]:
-    """OpenAI's usage, with what it cost; the rest of the ceiling never left the session."""
-    used = billing.spent(receipt, ceiling_atoms=ceiling_atoms, energy_method=energy_method)
-    return billing.of_completion(task, used, billing.Currency(decimals=decimals, symbol=symbol))
 
 
 def task_answer(task: str, kind: type[Payload], model: str, answer: Answer) -> dict[str, Any]:

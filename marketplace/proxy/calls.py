@@ -12,7 +12,7 @@ from marketplace.client.aio import AsyncWattline
 from marketplace.client.asks import Ask
 from marketplace.client.callbook import Once
 from marketplace.client.work import Began, Done, Piece, Told
-from marketplace.openai import answers, money, requests
+from marketplace.openai import answers, billing, money, requests
 from marketplace.protocol.annex import read_annex
 from marketplace.protocol.errors import BadRequest, Broken, ErrorCode, WattError
 from marketplace.protocol.hexes import keccak
@@ -92,14 +92,10 @@ class Proxy:
     def answered(self, task: str, done: Done) -> dict[str, Any]:
         """What every answer has beside OpenAI's own fields."""
         bundle, deployment = done.bundle, self.client.desk.deployment
-        usage = answers.usage(
-            task,
-            bundle.receipt,
-            ceiling_atoms=done.ceiling_atoms,
-            energy_method=read_annex(bundle.annex).energy_method,
-            decimals=deployment.token_decimals,
-            symbol=deployment.token_symbol,
-        )
+        method = read_annex(bundle.annex).energy_method
+        used = billing.spent(bundle.receipt, ceiling_atoms=done.ceiling_atoms, energy_method=method)
+        currency = billing.Currency(decimals=deployment.token_decimals, symbol=deployment.token_symbol)
+        usage = billing.of_completion(task, used, currency)
         return {"usage": usage, "job_id": bundle.job_id, "receipt": bundle.to_json()}
 
     def headers(self, began: Began) -> dict[str, str]:

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from marketplace.dispatch import once
+from marketplace.funding.receivers import identifier_of
 from marketplace.openai import answers
 from marketplace.protocol import wire
 from marketplace.protocol.payloads import finish_chunk, text_chunk
@@ -193,9 +194,9 @@ async def test_late_retry_and_unreadable_count_are_fresh_calls(tmp_path):
 
 
 def test_names_of_payments_and_of_headers_never_meet():
-    assert once.payment_name("0xa", "b") == once.payment_name("0xa", "b")
+    assert identifier_of("0xa", "b") == identifier_of("0xa", "b")
     pairs = [("0xa", "b"), ("0xb", "b"), ("0xa", "c")]
-    names = {make(*pair) for make in (once.payment_name, once.idempotency_name) for pair in pairs}
+    names = {make(*pair) for make in (identifier_of, once.idempotency_name) for pair in pairs}
     assert len(names) == 6
 
 
