@@ -11,7 +11,8 @@ noise is a function of seed, position and token id. Two tiers (PROTOCOL §7):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -113,8 +114,8 @@ class Replayer(Protocol):
     def precise(self, prompt: Sequence[int], answer: Sequence[int]) -> Computed:
         """Computes one answer in float32."""
 
-    def batch(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Computed]:
-        """Computes prompts and answers together, as fast as it goes."""
+    def batch(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Iterator[Computed]:
+        """Computes prompts and answers together, as fast as it goes; in their order."""
 
 
 def audit(claim: Claim, model: Replayer, limits: Calibration | None, *, tier: Tier | None = None) -> Verdict:
@@ -163,16 +164,17 @@ def audit_batch(
     """
     prompts = [model.prompt(claim.payload) for claim in claims]
     said = [_said(claim, model, prompt) for claim, prompt in zip(claims, prompts, strict=True)]
-    able = [i for i, (_, answer) in enumerate(said) if _computable(answer, model)]
-    computed = dict(zip(able, model.batch([(prompts[i], said[i][1]) for i in able]), strict=True))
+    able = [_computable(answer, model) for _, answer in said]
+    pairs = zip(prompts, (answer for _, answer in said), strict=True)
+    computed = model.batch(list(itertools.compress(pairs, able)))
     found = []
     for i, (claim, (reasons, answer)) in enumerate(zip(claims, said, strict=True)):
-        if i not in computed:
+        if not able[i]:
             none = Measured(margins=np.empty(0), distances=np.empty(0))
             refused = [*reasons, *_unknown_tokens()]
             found.append((verdict(Tier.TOLERANCE, refused, {}, jobs=1, tokens=len(answer)), none))
             continue
-        openings, measured = _measure(claim, answer, computed[i])
+        openings, measured = _measure(claim, answer, next(computed))
         weighed, figures = weigh([measured], limits)
         if not (reasons or openings) and weighed and {one.code for one in weighed} <= _MARGINS:
             measured = _looked_twice(claim, answer, measured, model.precise(prompts[i], answer))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from threading import Event
 from typing import Any
@@ -241,11 +241,10 @@ class Shaken(ModelReplayer):
 
     looks = 0
 
-    def batch(self, pairs: Any) -> list[Computed]:
-        found = super().batch(pairs)
-        for (_, answer), computed in zip(pairs, found, strict=True):
+    def batch(self, pairs: Any) -> Iterator[Computed]:
+        for (_, answer), computed in zip(pairs, super().batch(pairs), strict=True):
             computed.logits[3, answer[3]] -= 4
-        return found
+            yield computed
 
     def precise(self, prompt: Any, answer: Any) -> Computed:
         self.looks += 1
@@ -263,6 +262,23 @@ def test_margin_that_a_second_way_of_computing_does_not_show_is_taken_back(
     lied = replace(claim, text="another text")
     assert Code.TEXT in codes(audit_batch([lied], auditor, limits(auditor))[0][0])
     assert auditor.looks == 1
+
+
+def test_answers_computed_together_have_the_scores_and_states_they_have_alone(
+    replayer: ModelReplayer, claim: Claim
+) -> None:
+    """Of which the first begin alike, as prompts of one chat template do; one is empty."""
+    prompt, answer = replayer.prompt(claim.payload), claim.token_ids
+    other = [*prompt[:-2], 9, 8, 7]
+    pairs = [(prompt, answer), (other, answer[:5]), (prompt, ()), (prompt[:-1], answer[:1])]
+    for pair, found in zip(pairs, replayer.batch(pairs), strict=True):
+        (alone,) = replayer.batch([pair])
+        assert found.logits.shape == (len(pair[1]), replayer.vocabulary)
+        np.testing.assert_allclose(found.logits, alone.logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found.hidden, alone.hidden, rtol=1e-3, atol=1e-3)
+    exact = replayer.exact(prompt, answer)
+    (alone,) = replayer.batch([(prompt, answer)])
+    np.testing.assert_allclose(alone.logits, exact.logits, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("spoil", ["other root", "twice", "wrong tokens", "wrong count", "short fingerprint"])

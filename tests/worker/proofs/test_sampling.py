@@ -70,7 +70,7 @@ def test_only_tokens_that_cannot_win_are_left_out(seed: int, spread: float, temp
     everything = np.arange(len(logits))
     sums = logits.astype(np.float64) * (1000.0 / temperature) + gumbel(seed, 3, everything)
     assert pick(logits, temperature=temperature, seed=seed, position=3) == int(np.argmax(sums))
-    few = contenders(logits, 1000.0 / temperature, seed, 3)
+    few = contenders(logits, int(np.argmax(logits)), 1000.0 / temperature, seed, 3)
     assert np.argmax(sums) in few
     if spread >= 8:
         assert len(few) < len(logits) / 2
