@@ -57,33 +57,35 @@ def choose(
     return int(ids[np.argmax(scores[ids] + gumbel(seed, position, ids))])
 
 
-def highest(logits: Scores, seed: int, position: int, *, factor: float = 1.0) -> tuple[int, float]:
+def highest(
+    logits: Scores, seed: int, position: int, *, factor: float = 1.0, guess: int | None = None
+) -> tuple[int, float]:
     """Token with the highest sum of score and noise, the lowest id among equals; and that sum.
 
-    Scores are `logits` times `factor`.
+    Scores are `logits` times `factor`. A right `guess` makes it faster and a wrong one slower.
     """
-    best = int(np.argmax(logits))
-    if not np.isfinite(logits[best]):
+    rival = int(np.argmax(logits)) if guess is None or not np.isfinite(logits[guess]) else guess
+    if not np.isfinite(logits[rival]):
         # A network that has broken down gives no numbers; whoever draws must not break down as well.
-        return best, float(np.nan)
-    ids = contenders(logits, best, factor, seed, position)
+        return rival, float(np.nan)
+    ids = contenders(logits, rival, factor, seed, position)
     sums = logits[ids].astype(np.float64) * factor + gumbel(seed, position, ids)
     won = int(np.argmax(sums))
     return int(ids[won]), float(sums[won])
 
 
-def contenders(logits: Scores, best: int, factor: float, seed: int, position: int) -> Ids:
-    """Ids, ascending, of the few tokens that may win: all others lose to the likeliest, `best`, for certain.
+def contenders(logits: Scores, rival: int, factor: float, seed: int, position: int) -> Ids:
+    """Ids, ascending, of the few tokens that may win: all others lose to `rival` for certain.
 
     Beating a sum `b` takes noise of at least `b - score`: more than there is, for most of a vocabulary. Of
     the rest, it takes a uniform number of at least `exp(-exp(score - b))`, which is never below
     `1 - exp(score - b)`. So integers and one exponential in single precision decide, with room for its
     rounding, and logarithms are for contenders only.
     """
-    lead = _noise(_hash(seed, position, best))
-    least = float(logits[best]) - (_MOST_NOISE - lead) / factor
+    lead = _noise(_hash(seed, position, rival))
+    least = float(logits[rival]) - (_MOST_NOISE - lead) / factor
     ids = np.flatnonzero(logits >= logits.dtype.type(least))
-    behind = (logits[ids] - logits[best]) * np.float32(factor)
+    behind = (logits[ids] - logits[rival]) * np.float32(factor)
     with np.errstate(over="ignore"):
         chance = np.exp(behind + np.float32(_ROUNDING - lead)) * np.float32(2.0**32) + np.float32(1)
     # What is missing to 1, in units of 2^-32; floats are dense where it is small.
