@@ -28,7 +28,7 @@ from worker.proofs import fingerprint
 from worker.proofs.calibration import Calibration
 from worker.proofs.logprobs import logprobs
 from worker.proofs.margins import margins
-from worker.proofs.sampling import choose
+from worker.proofs.sampling import Floats, choose
 from worker.proofs.trace import TraceWriter
 from worker.proofs.verdict import Code, Measured, Reason, Tier, Verdict, verdict, weigh
 
@@ -177,7 +177,9 @@ def audit_batch(
         openings, measured = _measure(claim, answer, next(computed))
         weighed, figures = weigh([measured], limits)
         if not (reasons or openings) and weighed and {one.code for one in weighed} <= _MARGINS:
-            measured = _looked_twice(claim, answer, measured, model.precise(prompts[i], answer))
+            looked = _worth_a_look(measured, weighed, limits)
+            precise = model.precise(prompts[i], answer[:looked])
+            measured = _looked_twice(claim, answer[:looked], measured, precise)
             weighed, figures = weigh([measured], limits)
         all_reasons = [*reasons, *openings, *weighed]
         found.append((verdict(Tier.TOLERANCE, all_reasons, figures, jobs=1, tokens=len(answer)), measured))
@@ -289,23 +291,35 @@ def _alike(own: list[tuple[int, int]], said: list[tuple[int, int]]) -> bool:
 
 
 def _measure(claim: Claim, answer: tuple[int, ...], computed: Computed) -> tuple[list[Reason], Measured]:
+    proven, reasons = _opened(claim, answer)
+    distances = [_distances(block, computed.hidden) for block in proven]
+    found = _margins(claim, answer, computed)
+    return reasons, Measured(margins=found, distances=np.concatenate([np.empty(0), *distances]))
+
+
+def _margins(claim: Claim, answer: tuple[int, ...], computed: Computed) -> Floats:
     payload = claim.payload
-    found = margins(
+    return margins(
         computed.logits,
         answer,
         temperature_milli=payload.temperature_milli,
         top_p_milli=payload.top_p_milli,
         seed=seed_of(payload, claim.order_hash),
     )
-    proven, reasons = _opened(claim, answer)
-    distances = [_distances(block, computed.hidden) for block in proven]
-    return reasons, Measured(margins=found, distances=np.concatenate([np.empty(0), *distances]))
+
+
+def _worth_a_look(measured: Measured, weighed: Sequence[Reason], limits: Calibration | None) -> int:
+    """How many tokens: all for their mean, else up to the last whose own margin is too high."""
+    if limits is None or any(reason.code is Code.MEAN_MARGIN for reason in weighed):
+        return len(measured.margins)
+    return int(np.flatnonzero(measured.margins > limits.token_margin)[-1]) + 1
 
 
 def _looked_twice(claim: Claim, answer: tuple[int, ...], measured: Measured, precise: Computed) -> Measured:
-    """With the lower of two margins of each token."""
-    _, again = _measure(claim, answer, precise)
-    return replace(measured, margins=np.minimum(measured.margins, again.margins))
+    """With the lower of two margins of each token that was computed twice."""
+    lower = measured.margins.copy()
+    lower[: len(answer)] = np.minimum(lower[: len(answer)], _margins(claim, answer, precise))
+    return replace(measured, margins=lower)
 
 
 def _distances(opened: OpenBlock, hidden: Tensor) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

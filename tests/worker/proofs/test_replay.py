@@ -240,6 +240,7 @@ class Shaken(ModelReplayer):
     """An auditor whose batch rounds wildly at one place, and which counts how often it looks twice."""
 
     looks = 0
+    tokens = 0
 
     def batch(self, pairs: Any) -> Iterator[Computed]:
         for (_, answer), computed in zip(pairs, super().batch(pairs), strict=True):
@@ -248,6 +249,7 @@ class Shaken(ModelReplayer):
 
     def precise(self, prompt: Any, answer: Any) -> Computed:
         self.looks += 1
+        self.tokens += len(answer)
         return super().precise(prompt, answer)
 
 
@@ -258,6 +260,14 @@ def test_margin_that_a_second_way_of_computing_does_not_show_is_taken_back(
     (found, measured), *_ = audit_batch([claim], auditor, limits(auditor))
     assert (found.outcome, auditor.looks) == (Outcome.ACCEPTED, 1)
     assert measured.margins[3] < 0.01
+    assert len(measured.margins) == len(claim.token_ids)
+    # The mean counts every token; one margin too high asks for no more than what leads to it.
+    assert auditor.tokens == len(claim.token_ids)
+    tight = limits(auditor)
+    generous = tight.model_copy(update={"margins": tight.margins.model_copy(update={"mean": 9.0})})
+    (found, measured), *_ = audit_batch([claim], auditor, generous)
+    assert (found.outcome, auditor.tokens) == (Outcome.ACCEPTED, len(claim.token_ids) + 4)
+    auditor.looks = 1
     # What says more than margins needs no second look.
     lied = replace(claim, text="another text")
     assert Code.TEXT in codes(audit_batch([lied], auditor, limits(auditor))[0][0])
