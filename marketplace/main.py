@@ -67,7 +67,9 @@ def main() -> None:
         sys.exit(f"{name}: {first['msg']}")
     set_up(settings.log_level)
     try:
-        asyncio.run(_Gateway(settings).run())
+        # The loop uvicorn would take: uvloop, where it is installed.
+        with asyncio.Runner(loop_factory=uvicorn.Config("", log_config=None).get_loop_factory()) as runner:
+            runner.run(_Gateway(settings).run())
     except WattError as error:
         sys.exit(f"{error.detail} — {error.spec.hint}")
 

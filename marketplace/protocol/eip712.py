@@ -18,20 +18,19 @@ WORD = 32
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """How one dataclass field appears in the signed struct: Solidity type and name."""
+    """How one dataclass field appears in the signed struct: Solidity type and name.
+
+    `bits` is the width of an unsigned integer, 0 for other kinds.
+    """
 
     kind: str
     name: str
-
-    @property
-    def bits(self) -> int:
-        """Width of an unsigned integer; 0 for other kinds."""
-        return int(self.kind[4:]) if self.kind.startswith("uint") else 0
+    bits: int
 
 
 def eip(kind: str, name: str) -> Field:
     """Marks the Solidity type and name of a message field."""
-    return Field(kind, name)
+    return Field(kind, name, int(kind[4:]) if kind.startswith("uint") else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,32 +146,30 @@ def type_hash(message: type[Message]) -> bytes:
 
 
 def _check(field: Field, value: object) -> None:
-    if field.kind == "bytes32":
+    if field.bits:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0 or value >> field.bits:
+            raise ValueError(f"{field.name} must fit {field.kind}, got {value!r}")
+    elif field.kind == "bytes32":
         if not isinstance(value, bytes) or len(value) != WORD:
             raise ValueError(f"{field.name} must be 32 bytes")
-    elif field.kind == "address":
-        if not isinstance(value, str) or checksum(value) != value:
-            raise ValueError(f"{field.name} must be a checksummed address")
-    elif not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << field.bits:
-        raise ValueError(f"{field.name} must fit {field.kind}, got {value!r}")
+    elif not isinstance(value, str) or checksum(value) != value:
+        raise ValueError(f"{field.name} must be a checksummed address")
 
 
 def _word(field: Field, value: Any) -> bytes:
-    if field.kind == "bytes32":
-        return bytes(value)
-    if field.kind == "address":
-        return from_hex(value, 20).rjust(WORD, b"\0")
-    return int(value).to_bytes(WORD, "big")
+    if field.bits:
+        return int.to_bytes(value, WORD, "big")
+    return bytes(value) if field.kind == "bytes32" else from_hex(value, 20).rjust(WORD, b"\0")
 
 
 def _value(field: Field, word: bytes) -> object:
+    if field.bits:
+        return int.from_bytes(word, "big")
     if field.kind == "bytes32":
         return word
-    if field.kind == "address":
-        if any(word[:12]):
-            raise ValueError(f"{field.name} has dirty high bits")
-        return checksum(word[12:])
-    return int.from_bytes(word, "big")
+    if any(word[:12]):
+        raise ValueError(f"{field.name} has dirty high bits")
+    return checksum(word[12:])
 
 
 def _json(field: Field, value: Any) -> str | int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from eth_utils.address import to_checksum_address
 from sha3 import keccak_256
 
 ZERO32: Final = bytes(32)
@@ -37,8 +36,23 @@ def from_hex(text: str, length: int | None = None) -> bytes:
 
 
 def checksum(address: str | bytes) -> str:
-    """EIP-55 form of an address given as hex text or 20 bytes."""
-    return str(to_checksum_address(address))
+    """EIP-55 form of an address given as hex text or 20 bytes.
+
+    Raises:
+        ValueError: anything else.
+    """
+    digits = bytes.hex(address) if isinstance(address, bytes) else _digits(address)
+    if len(digits) != 40:
+        raise ValueError(f"an address is 20 bytes of hex, got {str(address)[:48]!r}")
+    marks = keccak(digits.encode()).hex()
+    return "0x" + "".join([d.upper() if m > "7" else d for d, m in zip(digits, marks, strict=False)])
+
+
+def _digits(address: str) -> str:
+    """Lower-case digits of an address in hex, with or without `0x`. Raises `ValueError`."""
+    digits = address[2:] if address[:2] in ("0x", "0X") else address
+    # Python's reader passes over blanks.
+    return bytes.fromhex(digits).hex() if len(digits) == 40 else ""
 
 
 def typed_address(text: str) -> str:

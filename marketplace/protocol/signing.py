@@ -10,6 +10,7 @@ from marketplace.protocol.eip712 import AnyDomain, Message
 from marketplace.protocol.hexes import checksum, from_hex, keccak
 
 _ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+_HIGHEST_S: Final = (_ORDER // 2).to_bytes(32, "big")
 
 
 class BadSignature(ValueError):
@@ -52,7 +53,7 @@ def recover(digest: bytes, signature: bytes) -> str:
     """
     if len(signature) != 65 or signature[64] not in (27, 28):
         raise BadSignature("a signature is 65 bytes r‖s‖v with v of 27 or 28")
-    if int.from_bytes(signature[32:64], "big") > _ORDER // 2:
+    if signature[32:64] > _HIGHEST_S:
         raise BadSignature("the signature has a high s; only the low form is accepted")
     try:
         key = PublicKey.from_signature_and_message(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import Lock
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -29,6 +30,8 @@ class Store:
         self.url = _readable(url)
         self.engine: Engine = _sqlite(self.url) if self.is_sqlite else _postgres(self.url)
         self._writing = self.engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+        # SQLite lets others sleep and look again until a writer is done; threads that queue wake at once.
+        self._turn: AbstractContextManager[object] = Lock() if self.is_sqlite else nullcontext()
 
     @property
     def is_sqlite(self) -> bool:
@@ -42,7 +45,7 @@ class Store:
         SQLite takes the write lock at once, so that what is read here cannot change before it is written.
         Rows stay readable after the commit.
         """
-        with Session(self._writing, expire_on_commit=False) as session, session.begin():
+        with self._turn, Session(self._writing, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextmanager

@@ -44,14 +44,17 @@ _SHAPES: Final[dict[str, dict[str, Any]]] = {
 REAL: Final = "135M bf16"
 # For GPUs alone: a processor would take hours.
 LARGE: Final = "1.1B bf16"
+# For what is measured around a model: its own share is small.
+SMALL: Final = "2M fp32"
 _SHAPES_OF_ALL: Final = _SHAPES | {
+    SMALL: {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2},
     LARGE: {
         "hidden_size": 2048,
         "intermediate_size": 5632,
         "num_hidden_layers": 22,
         "num_attention_heads": 32,
         "num_key_value_heads": 4,
-    }
+    },
 }
 MODELS: Final = (*_SHAPES, REAL)
 

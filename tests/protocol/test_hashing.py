@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from eth_utils import to_checksum_address
 from hypothesis import given
 from hypothesis import strategies as st
 
 from marketplace.protocol import ids, merkle, sealing
 from marketplace.protocol.errors import BadRequest
-from marketplace.protocol.hexes import ZERO32, from_hex, keccak, typed_address
+from marketplace.protocol.hexes import ZERO32, checksum, from_hex, keccak, typed_address
 
 LEAVES = st.lists(st.binary(min_size=32, max_size=32), max_size=70)
 
@@ -84,6 +85,21 @@ def test_address_with_a_mistyped_digit_is_refused() -> None:
     for text in ("0x12", right[2:], right + "00", ""):
         with pytest.raises(ValueError, match="hex"):
             typed_address(text)
+
+
+@given(raw=st.binary(min_size=20, max_size=20))
+def test_checksum_is_the_one_everybody_computes(raw: bytes) -> None:
+    theirs = to_checksum_address(raw)
+    forms = (raw, theirs, raw.hex(), "0x" + raw.hex().upper(), "0X" + raw.hex())
+    assert {checksum(form) for form in forms} == {theirs}
+
+
+@pytest.mark.parametrize(
+    "address", ["", "0x", "0x12", "11" * 21, b"\x01" * 19, b"\x01" * 32, "0x" + "g0" * 20, "0x" + "1 " * 20]
+)
+def test_checksum_of_no_address_is_a_value_error(address: str | bytes) -> None:
+    with pytest.raises(ValueError, match=r"address|hex"):
+        checksum(address)
 
 
 @pytest.mark.parametrize("value", [None, 5, b"\x01", ["0x01"], {}])

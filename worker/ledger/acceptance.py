@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from threading import Lock
-
-from sqlalchemy import func, or_
-from sqlmodel import Session, col, select
+from typing import Any, Final
 
 from marketplace.protocol.errors import BadRequest, ErrorCode
-from worker.ledger.base import Database
-from worker.ledger.orders import UNFINISHED, HeldOrder, OrderRow
-from worker.ledger.receipts import ReceiptRow
-from worker.ledger.sessions import SessionRow
-from worker.ledger.vouchers import VoucherRow
+from worker.ledger.base import Database, Plain
+from worker.ledger.orders import UNFINISHED, HeldOrder
+
+# In the order of `_ADD`.
+_FIELDS: Final = tuple(field.name for field in fields(HeldOrder))
+_ADD: Final = (
+    "INSERT INTO job_order (order_hash, session_id, seq, key, offer_hash, message, signature, salt, payload,"
+    " job_id, trace_id, gateway, max_amount_atoms, deadline_ms, gateway_lease_until_ms, accepted_at_ms,"
+    " state, worker, worker_lease_until_ms, attempts, task_sent_at_ms)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_TAKEN: Final = "SELECT 1 FROM job_order WHERE session_id = ? AND seq = ?"
+_VOUCHER: Final = "SELECT through_seq, amount_atoms FROM voucher WHERE session_id = ?"
+_OWED: Final = (
+    "SELECT COALESCE(SUM(amount_atoms), 0) FROM receipt WHERE session_id = ? AND seq > ? AND waived = ?"
+)
+_EXPOSED: Final = (
+    "SELECT COALESCE(SUM(receipt.amount_atoms), 0) FROM receipt"
+    " LEFT JOIN session ON session.session_id = receipt.session_id"
+    ' WHERE receipt."open" = ? AND (session.expires_at IS NULL OR session.expires_at > ?)'
+)
+_UNFINISHED: Final = (
+    "SELECT COUNT(*), COALESCE(SUM(max_amount_atoms), 0) FROM job_order WHERE state IN (?, ?)"
+)
+_IN_FLIGHT: Final = (
+    "SELECT COALESCE(SUM(max_amount_atoms), 0) FROM job_order WHERE session_id = ? AND state IN (?, ?)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,49 +77,34 @@ class Acceptance:
             BadRequest: judged too much, or the place in the session is taken.
         """
         # SQLite's write lock would do; PostgreSQL would let two orders each find room for one.
-        with self._turn, self._database.write() as session:
-            taken = select(OrderRow.order_hash).where(
-                OrderRow.session_id == order.session_id, OrderRow.seq == order.seq
-            )
-            if session.exec(taken).first() is not None:
+        with self._turn, self._database.write_plain() as plain:
+            if plain.rows(_TAKEN, (order.session_id, order.seq)):
                 raise BadRequest(ErrorCode.ORDER_REPLAYED, f"seq {order.seq} of this session was used")
-            judge(_usage(session, order.session_id, pays_after))
-            session.add(OrderRow(**asdict(order)))
+            judge(_usage(plain, order.session_id, pays_after))
+            fields = asdict(order)
+            plain.run(_ADD, tuple(fields[name] for name in _FIELDS))
 
     def usage(self, session_id: bytes, *, pays_after: int) -> Usage:
         """What is promised out of a session now."""
-        with self._database.read() as session:
-            return _usage(session, session_id, pays_after)
+        with self._database.read_plain() as plain:
+            return _usage(plain, session_id, pays_after)
 
 
-def _usage(session: Session, session_id: bytes, pays_after: int) -> Usage:
-    voucher = session.get(VoucherRow, session_id)
-    after = voucher.through_seq if voucher else 0
-    owed = select(func.coalesce(func.sum(ReceiptRow.amount_atoms), 0)).where(
-        ReceiptRow.session_id == session_id, ReceiptRow.seq > after, col(ReceiptRow.waived).is_(False)
-    )
-    in_flight = select(func.coalesce(func.sum(OrderRow.max_amount_atoms), 0)).where(
-        OrderRow.session_id == session_id, col(OrderRow.state).in_(UNFINISHED)
-    )
-    unfinished = select(func.count()).where(col(OrderRow.state).in_(UNFINISHED))
+def _usage(plain: Plain, session_id: bytes, pays_after: int) -> Usage:
+    voucher = plain.row(_VOUCHER, (session_id,)) or {"through_seq": 0, "amount_atoms": 0}
+    after = int(voucher["through_seq"])
+    owed = _number(plain, _OWED, (session_id, after, False))
+    exposed = _number(plain, _EXPOSED, (True, pays_after))
+    (unfinished, in_flight), here = plain.rows(_UNFINISHED, UNFINISHED)[0], (session_id, *UNFINISHED)
     return Usage(
         vouchered_seq=after,
-        vouchered_atoms=voucher.amount_atoms if voucher else 0,
-        owed_atoms=int(session.exec(owed).one()),
-        in_flight_atoms=int(session.exec(in_flight).one()),
-        node_exposed_atoms=_exposed_atoms(session, pays_after),
-        unfinished=int(session.exec(unfinished).one()),
+        vouchered_atoms=int(voucher["amount_atoms"]),
+        owed_atoms=owed,
+        in_flight_atoms=_number(plain, _IN_FLIGHT, here),
+        node_exposed_atoms=exposed + int(in_flight),
+        unfinished=int(unfinished),
     )
 
 
-def _exposed_atoms(session: Session, pays_after: int) -> int:
-    can_pay = or_(col(SessionRow.expires_at).is_(None), col(SessionRow.expires_at) > pays_after)
-    owed = (
-        select(func.coalesce(func.sum(ReceiptRow.amount_atoms), 0))
-        .join(SessionRow, col(SessionRow.session_id) == ReceiptRow.session_id, isouter=True)
-        .where(col(ReceiptRow.open).is_(True), can_pay)
-    )
-    in_flight = select(func.coalesce(func.sum(OrderRow.max_amount_atoms), 0)).where(
-        col(OrderRow.state).in_(UNFINISHED)
-    )
-    return int(session.exec(owed).one()) + int(session.exec(in_flight).one())
+def _number(plain: Plain, statement: str, values: tuple[Any, ...]) -> int:
+    return int(plain.rows(statement, values)[0][0])

@@ -102,9 +102,9 @@ class Orders:
 
     def get(self, order_hash: bytes) -> HeldOrder | None:
         """The order, or None."""
-        with self._database.read() as session:
-            row = session.get(OrderRow, order_hash)
-            return held_order(row) if row else None
+        with self._database.read_plain() as plain:
+            row = plain.row(ORDER, (order_hash,))
+            return HeldOrder(**row) if row else None
 
     def by_seq(self, session_id: bytes, seq: int) -> bytes | None:
         """Hash of the order at this place in the session, or None."""

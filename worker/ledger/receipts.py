@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Final
 
 from sqlalchemy import UniqueConstraint, func, update
 from sqlmodel import Field, col, select
@@ -75,6 +77,11 @@ class HeldReceipt:
     open: bool
 
 
+RECEIPT: Final = "SELECT * FROM receipt WHERE order_hash = ?"
+_LEASE: Final = "SELECT gateway_lease_until_ms FROM job_order WHERE order_hash = ?"
+_SENT: Final = "UPDATE receipt SET sent_at_ms = ? WHERE order_hash = ?"
+
+
 class Receipts:
     """Receipts by order; they come into being in `worker.ledger.signing` only."""
 
@@ -83,15 +90,22 @@ class Receipts:
 
     def get(self, order_hash: bytes) -> HeldReceipt | None:
         """The receipt, or None."""
-        with self._database.read() as session:
-            row = session.get(ReceiptRow, order_hash)
-            return held_receipt(row) if row else None
+        with self._database.read_plain() as plain:
+            row = plain.row(RECEIPT, (order_hash,))
+            return plain_receipt(row) if row else None
+
+    def leased(self, order_hash: bytes) -> tuple[HeldReceipt, int] | None:
+        """The receipt, and until when the gateway keeps its order ours; or None."""
+        with self._database.read_plain() as plain:
+            # The lease first: it only moves on, so what is read is never too late.
+            lease = plain.rows(_LEASE, (order_hash,))
+            found = plain.row(RECEIPT, (order_hash,))
+        return (plain_receipt(found), int(lease[0][0])) if found and lease else None
 
     def sent(self, order_hash: bytes, *, now_ms: int) -> None:
         """Notes that the receipt left for the gateway."""
-        change = update(ReceiptRow).where(col(ReceiptRow.order_hash) == order_hash).values(sent_at_ms=now_ms)
-        with self._database.write() as session:
-            session.exec(change)
+        with self._database.write_plain() as plain:
+            plain.run(_SENT, (now_ms, order_hash))
 
     def waive(self, order_hash: bytes) -> bool:
         """Gives up a receipt's amount; False when a voucher already covers it."""
@@ -134,3 +148,8 @@ class Receipts:
 def held_receipt(row: ReceiptRow) -> HeldReceipt:
     """View of a row."""
     return HeldReceipt(**row.model_dump())
+
+
+def plain_receipt(row: Mapping[str, Any]) -> HeldReceipt:
+    """View of a row that was read without the mapper; SQLite has numbers for yes and no."""
+    return HeldReceipt(**dict(row) | {"waived": bool(row["waived"]), "open": bool(row["open"])})

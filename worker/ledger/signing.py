@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy.exc import IntegrityError
 
 from marketplace.protocol.errors import ErrorCode, LostRace
 from worker.ledger.base import Database
-from worker.ledger.orders import ORDER, HeldOrder, OrderRow, OrderState
-from worker.ledger.receipts import HeldReceipt, ReceiptRow, SignedReceipt
+from worker.ledger.orders import ORDER, HeldOrder, OrderState
+from worker.ledger.receipts import RECEIPT, HeldReceipt, SignedReceipt, plain_receipt
 
 MakeReceipt = Callable[[HeldOrder, Sequence[bytes]], SignedReceipt]
 
@@ -20,13 +20,13 @@ MakeReceipt = Callable[[HeldOrder, Sequence[bytes]], SignedReceipt]
 _MADE: Final = (
     "digest", "message", "signature", "annex", "amount_atoms", "status", "chunks", "signed_at_ms",
 )  # fmt: skip
-_RECEIPT: Final = "SELECT * FROM receipt WHERE order_hash = ?"
 _BODIES: Final = "SELECT body FROM chunk WHERE order_hash = ? ORDER BY place"
 _ADD: Final = (
     "INSERT INTO receipt (order_hash, session_id, seq, digest, message, signature, annex, amount_atoms,"
     ' status, chunks, signed_at_ms, waived, "open") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)'
 )
 _KEEP: Final = "INSERT INTO trace (order_hash, body) VALUES (?, ?)"
+_DELIVERED: Final = "UPDATE receipt SET delivered_at_ms = ? WHERE order_hash = ? AND delivered_at_ms IS NULL"
 _END: Final = "UPDATE job_order SET state = ? WHERE order_hash = ?"
 
 
@@ -53,9 +53,9 @@ class Signing:
         """
         try:
             with self._database.write_plain() as plain:
-                stored = plain.row(_RECEIPT, (order_hash,))
+                stored = plain.row(RECEIPT, (order_hash,))
                 if stored is not None:
-                    return _held(stored)
+                    return plain_receipt(stored)
                 found = plain.row(ORDER, (order_hash,))
                 order = HeldOrder(**found) if found else None
                 if order is None or not _may_sign(order, worker, now_ms):
@@ -67,25 +67,15 @@ class Signing:
                 values = (order_hash, order.session_id, order.seq, *(fields[name] for name in _MADE))
                 plain.run(_ADD, (*values, False, True))
                 plain.run(_END, (OrderState.RECEIPTED.value, order_hash))
-                return _held(plain.row(_RECEIPT, (order_hash,)) or {})
+                return plain_receipt(plain.row(RECEIPT, (order_hash,)) or {})
         except IntegrityError as error:
             raise LostRace(ErrorCode.LEASE_LOST, "another process finished this order first") from error
 
     def delivered(self, order_hash: bytes, *, now_ms: int) -> None:
         """Notes that the gateway has the receipt. Idempotent; unknown orders are passed over."""
-        with self._database.write() as session:
-            receipt = session.get(ReceiptRow, order_hash)
-            order = session.get(OrderRow, order_hash)
-            if receipt is None or order is None or receipt.delivered_at_ms is not None:
-                return
-            receipt.delivered_at_ms = now_ms
-            order.state = OrderState.DELIVERED.value
-            session.add(receipt)
-            session.add(order)
-
-
-def _held(row: dict[str, Any]) -> HeldReceipt:
-    return HeldReceipt(**row | {"waived": bool(row["waived"]), "open": bool(row["open"])})
+        with self._database.write_plain() as plain:
+            if plain.run(_DELIVERED, (now_ms, order_hash)):
+                plain.run(_END, (OrderState.DELIVERED.value, order_hash))
 
 
 def _may_sign(order: HeldOrder, worker: str | None, now_ms: int) -> bool:

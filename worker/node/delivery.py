@@ -8,6 +8,7 @@ from typing import Final
 
 from marketplace.protocol.wire import ChunkFrame, Frame, ReceiptFrame, Signed
 from worker.ledger import Ledger, News
+from worker.node.rules import MAX_SKEW_MS
 
 Send = Callable[[Frame], Awaitable[None]]
 _NOTHING: Final = 0
@@ -99,11 +100,17 @@ class Delivery:
             await self._push_receipt(order_hash, send)
 
     async def _push_receipt(self, order_hash: bytes, send: Send) -> None:
-        receipt = await asyncio.to_thread(self._ledger.receipts.get, order_hash)
+        found = await asyncio.to_thread(self._ledger.receipts.leased, order_hash)
         # While it was read, the order may have been confirmed, or started over with chunks to send first.
-        if receipt is None or self._next.get(order_hash) != receipt.chunks:
+        if found is None or self._next.get(order_hash) != found[0].chunks:
             return
-        await asyncio.to_thread(self._ledger.receipts.sent, order_hash, now_ms=self._now_ms())
+        receipt, lease_until_ms = found
+        now_ms = self._now_ms()
+        # Whether it left late decides whether it is owed, so that is on disk before it leaves. A receipt that
+        # leaves in time is owed either way; its caller waits, and the disk comes after.
+        late = could_be_late(now_ms, lease_until_ms)
+        if late:
+            await asyncio.to_thread(self._ledger.receipts.sent, order_hash, now_ms=now_ms)
         self._receipts_sent.add(order_hash)
         await send(
             ReceiptFrame(
@@ -113,8 +120,15 @@ class Delivery:
                 chunks=receipt.chunks,
             )
         )
+        if not late:
+            await asyncio.to_thread(self._ledger.receipts.sent, order_hash, now_ms=now_ms)
 
     def _touch(self, hashes: list[bytes]) -> None:
         if hashes:
             self._dirty.update(hashes)
             self._wake.set()
+
+
+def could_be_late(sent_at_ms: int, lease_until_ms: int) -> bool:
+    """Whether a receipt that leaves now may come after its lease; clocks may differ by the allowed skew."""
+    return sent_at_ms + MAX_SKEW_MS >= lease_until_ms

@@ -13,10 +13,9 @@ from marketplace.protocol.messages import Voucher
 from marketplace.telemetry.logs import get_logger
 from marketplace.telemetry.names import Log
 from worker.ledger import Ledger
-from worker.node.delivery import Delivery
+from worker.node.delivery import Delivery, could_be_late
 from worker.node.intake import Answer, Intake, Refusal
 from worker.node.queue import TaskQueue
-from worker.node.rules import MAX_SKEW_MS
 from worker.receipts import ReceiptDesk
 from worker.settle.vouchers import VoucherDesk
 
@@ -76,10 +75,16 @@ class FrameDesk:
         except Refusal as refusal:
             await send(_refused(refusal))
             return
-        await send(wire.Accepted(order_hash=taken.order_hash))
         self._deliveries[gateway].add(taken.order_hash)
-        if taken.answer is Answer.NEW:
-            await asyncio.to_thread(self._queue.execute, taken.order_hash, taken.trace_id)
+        accepted = send(wire.Accepted(order_hash=taken.order_hash))
+        if taken.answer is Answer.KNOWN:
+            await accepted
+            return
+        # Side by side: the order is stored, so a link that breaks now does not keep it from being done.
+        execute = asyncio.to_thread(self._queue.execute, taken.order_hash, taken.trace_id)
+        for done in await asyncio.gather(accepted, execute, return_exceptions=True):
+            if isinstance(done, BaseException):
+                raise done
 
     def _cancel(self, order_hash: bytes, gateway: str) -> None:
         order = self._ledger.orders.get(order_hash)
@@ -121,7 +126,7 @@ class FrameDesk:
         order = self._ledger.orders.get(order_hash)
         if receipt is None or order is None or receipt.sent_at_ms is None:
             return
-        late = superseded_fairly(receipt.sent_at_ms, order.gateway_lease_until_ms)
+        late = could_be_late(receipt.sent_at_ms, order.gateway_lease_until_ms)
         waived = late and self._ledger.receipts.waive(order_hash)
         log.warning(
             Log.LEASE_LOST,
@@ -130,11 +135,6 @@ class FrameDesk:
             waived=waived,
             amount_atoms=receipt.amount_atoms,
         )
-
-
-def superseded_fairly(sent_at_ms: int, lease_until_ms: int) -> bool:
-    """Whether our clock agrees that a receipt left after its lease; clocks may differ by the allowed skew."""
-    return sent_at_ms + MAX_SKEW_MS >= lease_until_ms
 
 
 def _refused(refusal: Refusal) -> wire.Frame:

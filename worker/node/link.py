@@ -132,8 +132,9 @@ class Link:
     async def _once(self) -> None:
         self._was_up = False
         local = urlsplit(self.url).hostname in _LOOPBACK
-        # A proxy named in the environment must not stand between us and a gateway on this machine.
-        options = {"proxy": None} if local else {}
+        # A proxy named in the environment must not stand between us and a gateway on this machine, and there
+        # nothing is won by compressing every frame.
+        options = {"proxy": None, "compression": None} if local else {}
         async with connect(self.url, max_size=wire.MAX_FRAME_BYTES, **options) as connection:  # type: ignore[arg-type]
             welcome = await self._greet(connection)
             self._connection, self._was_up = connection, True

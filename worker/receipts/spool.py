@@ -21,7 +21,8 @@ class ChunkSpool:
     """Group commit of the chunks of all jobs of one process.
 
     An engine's thread leaves chunks behind and goes on; one transaction stores all that came in the last
-    `every_ms`. Before `start`, and after `stop`, everything is stored at once by the caller.
+    `every_ms`. The end of a job does not wait: its caller does. Before `start`, and after `stop`, everything
+    is stored at once by the caller.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class ChunkSpool:
         self._write_lock = threading.RLock()
         self._wake = threading.Event()
         self._stopping = threading.Event()
+        self._ending = threading.Event()
         self._thread: threading.Thread | None = None
         self.storing_nanoseconds = self.ending_nanoseconds = 0
         self.on_lost: Callable[[bytes], None] = _nobody_asks
@@ -56,6 +58,7 @@ class ChunkSpool:
     def stop(self) -> None:
         """Stores what is left and ends the thread. Idempotent."""
         self._stopping.set()
+        self._ending.set()
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
@@ -69,6 +72,7 @@ class ChunkSpool:
     def then(self, order_hash: bytes, call: Callable[[], None]) -> None:
         """Calls once everything given before is stored; the order is announced after that."""
         self._items.append((order_hash, call))
+        self._ending.set()
         self._go()
 
     def flush(self) -> None:
@@ -100,12 +104,14 @@ class ChunkSpool:
         while not self._stopping.is_set() or self._items:
             self._wake.wait()
             self._wake.clear()
+            self._ending.clear()
             try:
                 self.flush()
             except Exception as error:  # loop edge: one job's defect must not silence the others
                 log.exception(Log.LOOP_FAILED, loop="spool", reason=type(error).__name__)
-            # The first chunk after a pause goes at once; the next ones wait for company.
-            self._stopping.wait(self._every_ms / 1000)
+            # The first chunk after a pause goes at once; the next ones wait for company, or for an end.
+            if not self._stopping.is_set():
+                self._ending.wait(self._every_ms / 1000)
 
     def _store(self, chunks: list[NewChunk]) -> dict[bytes, None]:
         hashes = dict.fromkeys(chunk.order_hash for chunk in chunks)
