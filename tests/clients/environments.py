@@ -15,6 +15,7 @@ PROGRAMS: Final = Path(__file__).parent / "programs"
 PINS: Final = Path(__file__).parent / "environments"
 _KEPT: Final = ROOT / "build" / "clients"
 _SECONDS: Final = 300
+_LAST_LINES: Final = 3  # of an installer: the reason, and which step it was
 
 
 class NoEnvironment(Exception):
@@ -66,4 +67,5 @@ def _run(arguments: list[str], folder: Path) -> None:
     except subprocess.TimeoutExpired as error:
         raise NoEnvironment(f"not installed within {_SECONDS} s") from error
     if made.returncode:
-        raise NoEnvironment((made.stderr.strip() or made.stdout.strip()).splitlines()[-1])
+        said = (made.stderr + made.stdout).strip().splitlines()
+        raise NoEnvironment("; ".join(said[-_LAST_LINES:]))
