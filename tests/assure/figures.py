@@ -76,13 +76,15 @@ def percent(part: int, whole: int) -> float:
 
 def table(parts: Iterable[Part]) -> str:
     """All figures, and below each missed one what is in its way."""
-    lines = [f"  {'part':<11}{'figure':<46}{'value':>12} {'unit':<10}{'goal':>9}"]
+    parts = list(parts)
+    width = max([10, *(len(part.name) for part in parts)])
+    lines = [f"  {'part':<{width}} {'figure':<46}{'value':>12} {'unit':<10}{'goal':>9}"]
     for part in parts:
         for figure in part.figures:
             mark = "✓" if figure.met else "✗"
             value = f"{figure.value:>12,.10g}"
-            line = f"{mark} {part.name:<11}{figure.name:<46}{value} {figure.unit:<10}{figure.goal:>9}"
+            line = f"{mark} {part.name:<{width}} {figure.name:<46}{value} {figure.unit:<10}{figure.goal:>9}"
             lines.append(line.rstrip())
             lines += [f"    {reason}" for reason in figure.why if not figure.met]
-        lines.append(f"{'✓' if part.met else '✗'} {part.name:<11}{f'took {part.seconds:.0f} s':<46}".rstrip())
+        lines.append(f"{'✓' if part.met else '✗'} {part.name:<{width}} took {part.seconds:.0f} s")
     return "\n".join(lines)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -66,6 +68,13 @@ class MarketUnderTest:
     def kill(self, pid: int) -> None:
         """As a power cut would: no signal handler runs."""
         os.kill(pid, signal.SIGKILL)
+
+    def settle(self) -> None:
+        """Has every node settle what it has vouchers for, however little that is."""
+        watt = str(Path(sys.executable).with_name("watt"))
+        for node in self.market.nodes:
+            command = [watt, "node", "settle", "--data-dir", node.data_dir]
+            subprocess.run(command, check=True, capture_output=True, timeout=150)
 
     def get(self, path: str, **headers: str) -> Any:
         """JSON of one gateway page."""
