@@ -52,6 +52,14 @@ def proxy(
     budget: Annotated[
         str | None, typer.Option("--budget", metavar="AMOUNT", help="Most all calls may cost together.")
     ] = None,
+    seal: Annotated[
+        bool,
+        typer.Option(
+            "--seal",
+            envvar="WATT_PROXY_SEAL",
+            help="Let only the node read input and output; the gateway relays them closed.",
+        ),
+    ] = False,
     node: Node = None,
     timeout: Timeout = 120,
     gateway: Gateway = None,
@@ -71,7 +79,7 @@ def proxy(
     from marketplace.proxy.serve import serve
 
     config = configs.load(data_dir, gateway_url=gateway, rpc_url=rpc, wallet=wallet)
-    options = wiring.client_options(config, passphrase_file)
+    options = wiring.client_options(config, passphrase_file, seal=seal)
     bounds = Bounds(max_cost=max_cost, node=node, timeout_seconds=timeout)
 
     async def make(client: AsyncWattline) -> Proxy:
@@ -87,12 +95,14 @@ def proxy(
     def ready(made: Proxy, url: str) -> None:
         told = {"url": url, "key": made.client.desk.key.address, "gateway": config.need("gateway_url")}
         if json:
-            screen.emit(told | {"budget": made.budget()})
+            screen.emit(told | {"budget": made.budget(), "sealed": seal})
             return
         screen.done(f"{url} pays with key {told['key']}; Ctrl-C stops it")
         if budget is not None:
             found = made.budget()
             screen.note(f"budget {found['limit']} {found['currency']}, {found['left']} of it left")
+        if seal:
+            screen.note("sealed: only the node that does a job reads its input and output")
         screen.note(f"OPENAI_BASE_URL={url} OPENAI_API_KEY={'the token' if token else 'any'}")
 
     asyncio.run(serve(port, lambda: wiring.open_async(options), make, token=token, ready=ready))

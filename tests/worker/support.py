@@ -37,6 +37,7 @@ from worker.settle.vouchers import VoucherDesk
 
 DOMAIN = Domain(31_337, "0x5FbDB2315678afecb367f032d93F642f64180aa3")
 NODE = Signer(b"\x01" * 32)
+ENCRYPTION = b"\x04" * 32
 KEY = Signer(b"\x02" * 32)
 STRANGER = Signer(b"\x03" * 32)
 NODE_ID = 7
@@ -181,6 +182,7 @@ class Bench:
             tasks=lambda: self.served,
             grace_seconds=900,
             now_ms=self.clock,
+            encryption_secret=ENCRYPTION,
         )
 
     def sell(self, **changes: Any) -> Offer:

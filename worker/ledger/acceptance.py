@@ -10,9 +10,11 @@ from sqlalchemy import func, or_
 from sqlmodel import Session, col, select
 
 from marketplace.protocol.errors import BadRequest, ErrorCode
+from marketplace.protocol.sealed import Responses
 from worker.ledger.base import Database
 from worker.ledger.orders import UNFINISHED, HeldOrder, OrderRow
 from worker.ledger.receipts import ReceiptRow
+from worker.ledger.seals import SealRow
 from worker.ledger.sessions import SessionRow
 from worker.ledger.vouchers import VoucherRow
 
@@ -45,13 +47,21 @@ class Acceptance:
         self._database = database
         self._turn = turn
 
-    def take(self, order: HeldOrder, judge: Callable[[Usage], None], *, pays_after: int) -> None:
+    def take(
+        self,
+        order: HeldOrder,
+        judge: Callable[[Usage], None],
+        *,
+        pays_after: int,
+        seal: Responses | None = None,
+    ) -> None:
         """Stores an order when `judge` finds that all that is promised still fits.
 
         Args:
             order: the order, every other check passed.
             judge: raises `BadRequest` to refuse.
             pays_after: sessions that expired before this (Unix seconds) no longer count as exposure.
+            seal: what its answer is sealed with; None for a plain one.
 
         Raises:
             BadRequest: judged too much, or the place in the session is taken.
@@ -65,6 +75,8 @@ class Acceptance:
                 raise BadRequest(ErrorCode.ORDER_REPLAYED, f"seq {order.seq} of this session was used")
             judge(_usage(session, order.session_id, pays_after))
             session.add(OrderRow(**asdict(order)))
+            if seal is not None:
+                session.add(SealRow(order_hash=order.order_hash, secret=seal.secret))
 
     def usage(self, session_id: bytes, *, pays_after: int) -> Usage:
         """What is promised out of a session now."""
