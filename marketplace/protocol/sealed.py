@@ -2,9 +2,9 @@
 
 One HPKE context an order (`sealing.Context`): its encapsulated key is the order's `replyKey`, its recipient
 the node's encryption key in the registry, and its `info` names the order, so that nothing opens under another
-one. The request is its message. Chunks and annex come back under a secret it exports, as in RFC 9458 §4.4, each
-under the nonce of its place. Hashes and signatures are over what is inside (PROTOCOL §3). The salt is sealed
-too: with it a guess could be confirmed.
+one. The request is its message. Chunks and annex come back under a secret it exports, as in RFC 9458 §4.4,
+each under the nonce of its place. Hashes and signatures are over what is inside (PROTOCOL §3). The salt is
+sealed too: with it a guess could be confirmed.
 """
 
 from __future__ import annotations

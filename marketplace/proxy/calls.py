@@ -33,6 +33,8 @@ from marketplace.proxy.feed import Feed, Feeds
 
 BUDGET_LEFT: Final = "x-watt-budget-left"
 REPLAYED: Final = "idempotent-replayed"
+# All that a quote for a call to be sealed may tell of it.
+_TOLD: Final = ("model", "task", "units", "max_cost", "node")
 AnyCall = requests.ChatCall | requests.EmbedCall | requests.TaskCall
 
 
@@ -181,9 +183,7 @@ def chat_payload(call: requests.ChatCall) -> ChatPayload:
 
 def sized(body: dict[str, Any]) -> dict[str, Any]:
     """A quote's body with the call's size in place of what it says. Raises `BadRequest`."""
-    rest: dict[str, Any] = {
-        name: body[name] for name in ("model", "task", "units", "max_cost", "node") if name in body
-    }
+    rest: dict[str, Any] = {name: body[name] for name in _TOLD if name in body}
     if "units" in body:
         return rest
     try:
