@@ -19,6 +19,7 @@ _PRESSED: Final = re.compile(rb"\x78[\x01\x5e\x9c\xda]|\x1f\x8b\x08")
 _EITHER: Final = 47
 _MOST_INFLATED: Final = 1 << 20
 _LEAST: Final = 8
+_STEP: Final = 64
 
 
 def forms_of(needle: bytes) -> set[bytes]:
@@ -71,16 +72,23 @@ def _decoded(data: bytes) -> bytes:
     parts = []
     for part in _BASE64.findall(data):
         digits = part.replace(b"-", b"+").replace(b"_", b"/")
-        parts += [base64.b64decode(digits[s:][: (len(digits) - s) // 4 * 4]) for s in range(4)]
+        # Where the text began cannot be told from the digits: every place is tried, the last ones filled up.
+        parts += [base64.b64decode(digits[start:] + b"A" * (-len(digits[start:]) % 4)) for start in range(4)]
     return b"\0".join(parts)
 
 
 def _inflated(data: bytes) -> bytes:
-    parts = []
-    for start in _PRESSED.finditer(data):
-        try:
-            window = data[start.start() : start.start() + _MOST_INFLATED]
-            parts.append(zlib.decompressobj(_EITHER).decompress(window, _MOST_INFLATED))
-        except zlib.error:
-            continue
-    return b"\0".join(parts)
+    return b"\0".join(_stream(data[start.start() :][:_MOST_INFLATED]) for start in _PRESSED.finditer(data))
+
+
+def _stream(data: bytes) -> bytes:
+    """As much of a compressed stream as there is before its end, or before it turns out to be none."""
+    found, reader = b"", zlib.decompressobj(_EITHER)
+    try:
+        for start in range(0, len(data), _STEP):
+            found += reader.decompress(data[start : start + _STEP], _MOST_INFLATED)
+            if reader.eof:
+                break
+    except zlib.error:
+        return found
+    return found
