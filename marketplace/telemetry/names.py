@@ -122,29 +122,19 @@ LOG_DOCS: Final[dict[Log, str]] = {
 
 
 class Span(StrEnum):
-    """Stages of a job, as spans and as the label `stage` of `watt_job_stage_seconds`."""
+    """Stages of a job, as the label `stage` of `watt_job_stage_seconds`."""
 
-    QUOTE = "quote"
-    FUND = "fund"
     DISPATCH = "dispatch"
     QUEUE = "queue"
     INFERENCE = "inference"
-    RECEIPT = "receipt"
     DELIVER = "deliver"
-    ACKNOWLEDGE = "acknowledge"
-    SETTLE = "settle"
 
 
 SPAN_DOCS: Final[dict[Span, str]] = {
-    Span.QUOTE: "Ranking offers for a request.",
-    Span.FUND: "Finding, topping up or opening a session.",
     Span.DISPATCH: "From the stored order to the node's acceptance.",
     Span.QUEUE: "From the stored order until a worker of the node starts on it.",
     Span.INFERENCE: "Running the model.",
-    Span.RECEIPT: "Metering, hashing and signing.",
     Span.DELIVER: "From the signed receipt to the gateway's disk.",
-    Span.ACKNOWLEDGE: "From delivery to the voucher that covers the job.",
-    Span.SETTLE: "From the voucher to the block that pays it.",
 }
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,16 @@ import typer
 from tests.house.tree import ROOT
 
 SCHEMAS = ROOT / "docs" / "reference" / "json"
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of one line of `watt`, of which the JSON has its shape."""
+    from marketplace.cli.app import invoke
+
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        code = int(invoke(arguments))
+    look(arguments, out.getvalue())
+    return code, out.getvalue(), err.getvalue()
 
 
 def look(arguments: Sequence[str], out: str) -> None:

@@ -87,8 +87,11 @@ def open_command(
         ),
     ] = None,
     data_dir: DataDir = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print blocks of a trace with their paths, for an auditor. They hold the answer's tokens.
+
+    It is JSON in any case: in lines for people, or with --json in one.
 
     Examples: watt audit open 0x1f… --block 0 > trace.json
     """
@@ -103,7 +106,7 @@ def open_command(
         except ValueError:
             fail(f"{order_hash} is no order hash", "Give 0x and 64 hex digits, as the receipt has them.")
         ledger = Ledger(NodeSettings.read(data_dir=data_dir).ledger)
-        typer.echo(json.dumps(open_trace(ledger, order, block or []), indent=2))
+        typer.echo(json.dumps(open_trace(ledger, order, block or []), indent=None if as_json else 2))
 
 
 @app.command()
@@ -149,14 +152,11 @@ def _threads(threads: int) -> None:
 
 
 def _model(name: str, models_dir: Path | None) -> ModelDir:
-    from worker.models import ModelError, find
+    from worker.models import find
     from worker.settings import NodeSettings
 
     home = models_dir or NodeSettings.read().models_home
-    try:
-        return find(name, home, lambda text: typer.echo(text, err=True))
-    except ModelError as error:
-        fail(error.detail, error.hint)
+    return find(name, home, lambda text: typer.echo(text, err=True))
 
 
 def _check_model(named: set[str], model: ModelDir) -> None:

@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from worker.settings import NodeSettings
 
 _POLL_SECONDS: Final = 0.25
+# What buyers see of the same kind, by the model's own code; neither is imported before a command needs it.
+_CODES: Final = {
+    "model_missing": "not_found",
+    "model_unsafe_file": "invalid_file",
+    "model_incomplete": "invalid_file",
+    "model_mismatch": "invalid_file",
+    "model_unknown_name": "unknown_model",
+    "model_fetch_failed": "not_ready",
+    "model_unsupported": "unsupported",
+}
 
 DataDir = Annotated[
     Path | None,
@@ -42,26 +52,24 @@ def wait(done: Callable[[], bool], timeout_seconds: int) -> bool:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turns errors into one sentence and a remedy."""
+    """Turns what is wrong with models and settings into errors as the rest of `watt` shows them."""
     from pydantic import ValidationError
 
-    from marketplace.protocol.errors import WattError
+    from marketplace.protocol.errors import BadRequest, ErrorCode
     from worker.models.errors import ModelError
 
     try:
         yield
-    except WattError as error:
-        fail(error.detail, str(error.values.get("hint") or error.spec.hint))
     except ModelError as error:
-        fail(error.detail, error.hint)
+        raise BadRequest(ErrorCode(_CODES[error.code]), error.detail, hint=error.hint) from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = "_".join(str(part) for part in first["loc"][:1])
         fail(f"setting {name}: {first['msg']}", f"Correct WATT_NODE_{name.upper()}.")
 
 
-def fail(detail: str, hint: str) -> NoReturn:
+def fail(detail: str, hint: str, code: str = "invalid_request") -> NoReturn:
     """Ends the command with a sentence and what helps."""
-    typer.secho(f"error: {detail}", fg=typer.colors.RED, err=True)
-    typer.echo(f"hint: {hint}", err=True)
-    raise typer.Exit(1)
+    from marketplace.protocol.errors import BadRequest, ErrorCode
+
+    raise BadRequest(ErrorCode(code), detail, hint=hint)

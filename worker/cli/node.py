@@ -92,7 +92,8 @@ def drain(data_dir: DataDir = None, timeout: Timeout = 900, as_json: AsJson = Fa
         running = read_running(_run_file(settings))
         Notes(Ledger(settings.ledger)).ask_drain()
         if not wait(lambda: not _alive(running.pid), timeout):
-            fail(f"the node still runs after {timeout} s", "Wait, or stop it with Ctrl-C in its terminal.")
+            late = f"the node still runs after {timeout} s"
+            fail(late, "Wait, or stop it with Ctrl-C in its terminal.", "not_ready")
     typer.echo(json.dumps({"drained": True, "pid": running.pid}) if as_json else "drained and stopped")
 
 
@@ -117,7 +118,8 @@ def settle(data_dir: DataDir = None, timeout: Timeout = 120, as_json: AsJson = F
         trigger = SettleTrigger(ledger, queue, every_ms=settings.settle_every_ms)
         request = trigger.settle_all()
         if not wait(lambda: trigger.done(request), timeout):
-            fail(f"not answered within {timeout} s", "See the node's log; the request stays queued.")
+            late = f"not answered within {timeout} s"
+            fail(late, "See the node's log; the request stays queued.", "not_ready")
         found = _earnings(settings)
     _print(found, as_json=as_json)
 

@@ -30,6 +30,7 @@ class Prompt:
     slab: Slab
     start: int
     count: int
+    _masks: dict[tuple[int, torch.dtype], Tensor] = field(default_factory=dict)
 
     def attend(self, call: Call) -> Tensor:
         """`(count, heads, dim)`."""
@@ -51,10 +52,18 @@ class Prompt:
                 query, *seen, is_causal=True, scale=call.scale, enable_gqa=True
             )
             return out[0].transpose(0, 1)
-        own = torch.arange(past, end, device=query.device)[:, None]
-        other = torch.arange(since, end, device=query.device)[None, :]
-        mask = (other <= own) & (other > own - window) if window else other <= own
-        return call.score(query, *seen, additive(mask, query.dtype))[0].transpose(0, 1)
+        return call.score(query, *seen, self._mask(since, window, query))[0].transpose(0, 1)
+
+    def _mask(self, since: int, window: int | None, like: Tensor) -> Tensor:
+        """What each token may see from position `since` on, `(count, positions)`; kept for all layers."""
+        key = (window or 0, like.dtype)
+        if key not in self._masks:
+            past, end = self.cache.length, self.cache.length + self.count
+            own = torch.arange(past, end, device=like.device)[:, None]
+            other = torch.arange(since, end, device=like.device)[None, :]
+            seen = (other <= own) & (other > own - window) if window else other <= own
+            self._masks[key] = additive(seen, like.dtype)
+        return self._masks[key]
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AttentionInterface, AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
@@ -59,6 +59,7 @@ class RaggedModel:
         self._pool = KvPool()
         # Rows that went into the head in the last pass, `(tokens, width)`: what traces commit to.
         self.hidden = torch.empty(0)
+        self._output: Any = None
         self._model.base_model.register_forward_hook(self._keep_hidden)
         self._check()
         with torch.inference_mode():
@@ -125,17 +126,34 @@ class RaggedModel:
         """As `replay`; scores after each token, `(tokens, vocabulary)`."""
         return self._replay(cache, tokens, range(len(tokens)))
 
-    def score(self, caches: Sequence[KvCache], sequences: Sequence[Sequence[int]], keep: list[int]) -> Tensor:
-        """Computes whole sequences together, as fast as it goes; scores at the places `keep` of their row."""
+    def states(self, caches: Sequence[KvCache], sequences: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Computes the next tokens of sequences together, as fast as it goes; `(tokens, width)` of each."""
         batch, positions = Batch(), list[int]()
         for cache, tokens in zip(caches, sequences, strict=True):
             slab = self._pool.alone(cache, cache.length + len(tokens))
             batch.prompts.append(Prompt(cache, slab, len(positions), len(tokens)))
             positions += range(cache.length, cache.length + len(tokens))
-        logits = self._forward(batch, [token for tokens in sequences for token in tokens], positions, keep)
+        batch.tokens = len(positions)
+        self._model.base_model(
+            input_ids=self._numbers([token for tokens in sequences for token in tokens])[None],
+            position_ids=self._numbers(positions)[None],
+            use_cache=False,
+            wattline_batch=batch,
+        )
         for cache, tokens in zip(caches, sequences, strict=True):
             cache.length += len(tokens)
-        return logits
+        return list(torch.split(self.hidden, [len(tokens) for tokens in sequences]))
+
+    def scores(self, states: Tensor) -> Tensor:
+        """What the model's head makes of states, `(tokens, vocabulary)` float32."""
+        name, whole = self._model.base_model_prefix, self._model.base_model
+        # Caps and scales of scores are in the model's own code, behind its base.
+        setattr(self._model, name, _Gave(self._output, states))
+        try:
+            logits: Tensor = self._model(use_cache=False).logits[0]
+        finally:
+            setattr(self._model, name, whole)
+        return logits.float().cpu()
 
     def decode(self, caches: Sequence[KvCache], tokens: Sequence[int]) -> Tensor:
         """One token of each sequence; scores `(sequences, vocabulary)` float32."""
@@ -199,6 +217,7 @@ class RaggedModel:
 
     def _keep_hidden(self, _module: object, _inputs: Any, output: Any) -> None:
         self.hidden = output.last_hidden_state[0]
+        self._output = output
 
     def _check(self) -> None:
         """Compares with transformers' own attention: a model this cannot run right is refused unheard."""
@@ -251,6 +270,19 @@ class RaggedModel:
 
     def _numbers(self, numbers: Sequence[int]) -> Tensor:
         return torch.tensor(numbers, dtype=torch.long, device=self._device)
+
+
+class _Gave(nn.Module):
+    """Stands where the base of a model is and gives again what that gave, with other states."""
+
+    def __init__(self, output: Any, states: Tensor) -> None:
+        super().__init__()
+        self._output = output
+        self._output.last_hidden_state = states[None]
+
+    def forward(self, *_: Any, **_asked: Any) -> Any:
+        """As the base gives it."""
+        return self._output
 
 
 def _open(path: Path) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections import deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from marketplace.protocol.annex import Profile
@@ -15,15 +17,18 @@ from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.payloads import ChatPayload
 from worker.inference.engine import EngineSettings
 from worker.inference.generate import chat_profile
+from worker.inference.prefixes import Stored
 from worker.inference.prompt import ChatTokenizer
 from worker.inference.ragged import KvCache, RaggedModel
 from worker.inference.stream import TextBuffer
 from worker.models import ModelDir
 from worker.proofs.replay import Computed
 
-# Tokens computed at once: scores of a whole vocabulary are kept for each of the answer.
+# Tokens computed at once: scores of a whole vocabulary are kept for each of an exact block.
 _EXACT_TOKENS: Final = 64
-_BATCH_TOKENS: Final = 1024
+_BATCH_TOKENS: Final = 2048
+# Tokens that prompts must have in common for computing them apart to pay.
+_WORTH_SHARING: Final = 8
 
 
 class ModelReplayer:
@@ -101,17 +106,20 @@ class ModelReplayer:
         first = len(prompt) - 1
         return Computed(given.logits[0, first:].cpu().numpy(), given.hidden_states[-1][0, first:].cpu())
 
-    def batch(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Computed]:
-        """Computes prompts and answers together, as fast as it goes."""
-        found: list[Computed] = []
-        with torch.inference_mode():
-            waiting = list(pairs)
-            while waiting:
-                taken = [waiting.pop(0)]
-                while waiting and sum(map(_length, [*taken, waiting[0]])) <= _BATCH_TOKENS:
-                    taken.append(waiting.pop(0))
-                found += self._batch(taken)
-        return found
+    def batch(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Iterator[Computed]:
+        """Computes prompts and answers together, as fast as it goes; a few are in memory at a time."""
+        shared = self._opening([prompt for prompt, _ in pairs])
+        waiting = deque(pairs)
+        while waiting:
+            taken = [waiting.popleft()]
+            tokens = _length(taken[0])
+            while waiting and (tokens := tokens + _length(waiting[0])) <= _BATCH_TOKENS:
+                taken.append(waiting.popleft())
+            for states in self._states(taken, shared):
+                # One by one: scores of all would be new memory each time, which takes as long as the product.
+                with torch.inference_mode():
+                    scores = self._model.scores(states)
+                yield Computed(scores.numpy(), states.cpu())
 
     def _exact(self, prompt: Sequence[int], answer: Sequence[int]) -> Computed:
         model, size = self._model, self._settings.prompt_block
@@ -127,21 +135,33 @@ class ModelReplayer:
         count = len(answer)
         return Computed(torch.cat(scores)[:count].cpu().numpy(), torch.cat(hidden)[:count].cpu())
 
-    def _batch(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Computed]:
-        # The state at a token decides the next one, so the last of each answer need not be computed.
-        sequences = [[*prompt, *answer[:-1]] for prompt, answer in pairs]
-        keep: list[int] = []
-        start = 0
-        for (prompt, answer), tokens in zip(pairs, sequences, strict=True):
-            keep += range(start + len(prompt) - 1, start + len(prompt) - 1 + len(answer))
-            start += len(tokens)
-        if not keep:
-            return [Computed(np.empty((0, 0), np.float32), torch.empty((0, 0))) for _ in pairs]
-        logits = self._model.score([KvCache(len(tokens)) for tokens in sequences], sequences, keep).cpu()
-        hidden = self._model.hidden[keep].cpu()
-        sizes = [len(answer) for _, answer in pairs]
-        parts = zip(torch.split(logits, sizes), torch.split(hidden, sizes), strict=True)
-        return [Computed(scores.numpy(), rows) for scores, rows in parts]
+    @torch.inference_mode()
+    def _opening(self, prompts: Sequence[Sequence[int]]) -> Stored | None:
+        """Keys and values of what all prompts begin with, as a chat template has it; if it is worth it."""
+        alike = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*prompts, strict=False))
+        # Of each at least the last token is computed for itself: its state decides the first of the answer.
+        count = min([len(list(alike)), *(len(prompt) - 1 for prompt in prompts)])
+        if len(prompts) == 1 or count < _WORTH_SHARING:
+            return None
+        cache = KvCache(count)
+        self._model.states([cache], [prompts[0][:count]])
+        return self._model.copy_of(cache, 0)
+
+    @torch.inference_mode()
+    def _states(
+        self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], shared: Stored | None
+    ) -> list[Tensor]:
+        """States that decide the tokens of each answer, `(tokens, width)`."""
+        caches, rest = [], []
+        for prompt, answer in pairs:
+            cache = KvCache(len(prompt) + len(answer))
+            if shared is not None:
+                self._model.restore(cache, shared)
+            caches.append(cache)
+            # The state at a token decides the next one, so the last of each answer need not be computed.
+            rest.append([*prompt, *answer[:-1]][cache.length :])
+        found = zip(pairs, self._model.states(caches, rest), strict=True)
+        return [states[len(states) - max(1, len(answer)) :][: len(answer)] for (_, answer), states in found]
 
 
 def _opened_wide(path: Path, device: str) -> Any:

@@ -43,7 +43,8 @@ def margins(
             found[position] = float(row.max()) - float(row[token])
         elif top_p_milli >= 1000:
             factor = 1000.0 / temperature_milli
-            _, best = highest(row, seed, position, factor=factor)
+            # An honest node's token is the one: then it is the rival that leaves the fewest contenders.
+            _, best = highest(row, seed, position, factor=factor, guess=token)
             own = float(row[token]) * factor + gumbel(seed, position, np.array([token]))[0]
             found[position] = max(0.0, best - own) * temperature_milli / 1000.0
         else:

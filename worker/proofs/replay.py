@@ -11,7 +11,8 @@ noise is a function of seed, position and token id. Two tiers (PROTOCOL §7):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -27,7 +28,7 @@ from worker.proofs import fingerprint
 from worker.proofs.calibration import Calibration
 from worker.proofs.logprobs import logprobs
 from worker.proofs.margins import margins
-from worker.proofs.sampling import choose
+from worker.proofs.sampling import Floats, choose
 from worker.proofs.trace import TraceWriter
 from worker.proofs.verdict import Code, Measured, Reason, Tier, Verdict, verdict, weigh
 
@@ -113,8 +114,8 @@ class Replayer(Protocol):
     def precise(self, prompt: Sequence[int], answer: Sequence[int]) -> Computed:
         """Computes one answer in float32."""
 
-    def batch(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Computed]:
-        """Computes prompts and answers together, as fast as it goes."""
+    def batch(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Iterator[Computed]:
+        """Computes prompts and answers together, as fast as it goes; in their order."""
 
 
 def audit(claim: Claim, model: Replayer, limits: Calibration | None, *, tier: Tier | None = None) -> Verdict:
@@ -163,19 +164,22 @@ def audit_batch(
     """
     prompts = [model.prompt(claim.payload) for claim in claims]
     said = [_said(claim, model, prompt) for claim, prompt in zip(claims, prompts, strict=True)]
-    able = [i for i, (_, answer) in enumerate(said) if _computable(answer, model)]
-    computed = dict(zip(able, model.batch([(prompts[i], said[i][1]) for i in able]), strict=True))
+    able = [_computable(answer, model) for _, answer in said]
+    pairs = zip(prompts, (answer for _, answer in said), strict=True)
+    computed = model.batch(list(itertools.compress(pairs, able)))
     found = []
     for i, (claim, (reasons, answer)) in enumerate(zip(claims, said, strict=True)):
-        if i not in computed:
+        if not able[i]:
             none = Measured(margins=np.empty(0), distances=np.empty(0))
             refused = [*reasons, *_unknown_tokens()]
             found.append((verdict(Tier.TOLERANCE, refused, {}, jobs=1, tokens=len(answer)), none))
             continue
-        openings, measured = _measure(claim, answer, computed[i])
+        openings, measured = _measure(claim, answer, next(computed))
         weighed, figures = weigh([measured], limits)
         if not (reasons or openings) and weighed and {one.code for one in weighed} <= _MARGINS:
-            measured = _looked_twice(claim, answer, measured, model.precise(prompts[i], answer))
+            looked = _worth_a_look(measured, weighed, limits)
+            precise = model.precise(prompts[i], answer[:looked])
+            measured = _looked_twice(claim, answer[:looked], measured, precise)
             weighed, figures = weigh([measured], limits)
         all_reasons = [*reasons, *openings, *weighed]
         found.append((verdict(Tier.TOLERANCE, all_reasons, figures, jobs=1, tokens=len(answer)), measured))
@@ -287,23 +291,35 @@ def _alike(own: list[tuple[int, int]], said: list[tuple[int, int]]) -> bool:
 
 
 def _measure(claim: Claim, answer: tuple[int, ...], computed: Computed) -> tuple[list[Reason], Measured]:
+    proven, reasons = _opened(claim, answer)
+    distances = [_distances(block, computed.hidden) for block in proven]
+    found = _margins(claim, answer, computed)
+    return reasons, Measured(margins=found, distances=np.concatenate([np.empty(0), *distances]))
+
+
+def _margins(claim: Claim, answer: tuple[int, ...], computed: Computed) -> Floats:
     payload = claim.payload
-    found = margins(
+    return margins(
         computed.logits,
         answer,
         temperature_milli=payload.temperature_milli,
         top_p_milli=payload.top_p_milli,
         seed=seed_of(payload, claim.order_hash),
     )
-    proven, reasons = _opened(claim, answer)
-    distances = [_distances(block, computed.hidden) for block in proven]
-    return reasons, Measured(margins=found, distances=np.concatenate([np.empty(0), *distances]))
+
+
+def _worth_a_look(measured: Measured, weighed: Sequence[Reason], limits: Calibration | None) -> int:
+    """How many tokens: all for their mean, else up to the last whose own margin is too high."""
+    if limits is None or any(reason.code is Code.MEAN_MARGIN for reason in weighed):
+        return len(measured.margins)
+    return int(np.flatnonzero(measured.margins > limits.token_margin)[-1]) + 1
 
 
 def _looked_twice(claim: Claim, answer: tuple[int, ...], measured: Measured, precise: Computed) -> Measured:
-    """With the lower of two margins of each token."""
-    _, again = _measure(claim, answer, precise)
-    return replace(measured, margins=np.minimum(measured.margins, again.margins))
+    """With the lower of two margins of each token that was computed twice."""
+    lower = measured.margins.copy()
+    lower[: len(answer)] = np.minimum(lower[: len(answer)], _margins(claim, answer, precise))
+    return replace(measured, margins=lower)
 
 
 def _distances(opened: OpenBlock, hidden: Tensor) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

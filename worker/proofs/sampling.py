@@ -7,6 +7,7 @@ auditor re-derives any single one.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -18,10 +19,15 @@ Scores = npt.NDArray[np.float32] | Floats
 
 SCHEME: Final = "gumbel1"
 _WORD: Final = (1 << 64) - 1
+_HALF: Final = (1 << 32) - 1
+# Shifts and factors of `lowbias32`.
+_ROUNDS: Final = ((16, 0x7FEB352D), (15, 0x846CA68B))
 # Nuclei are mostly small: look among so many candidates before sorting a whole vocabulary.
 _LIKELY: Final = (256, 4096)
 # Room for the rounding of single precision in an exponent between -30 and 30.
 _ROUNDING: Final = 1e-3
+# Of 32 bits noise is never more than -log(-log(1 - 2^-33)), 22.874; the rest is room for rounding.
+_MOST_NOISE: Final = 22.9
 
 
 def choose(
@@ -51,36 +57,40 @@ def choose(
     return int(ids[np.argmax(scores[ids] + gumbel(seed, position, ids))])
 
 
-def highest(logits: Scores, seed: int, position: int, *, factor: float = 1.0) -> tuple[int, float]:
+def highest(
+    logits: Scores, seed: int, position: int, *, factor: float = 1.0, guess: int | None = None
+) -> tuple[int, float]:
     """Token with the highest sum of score and noise, the lowest id among equals; and that sum.
 
-    Scores are `logits` times `factor`.
+    Scores are `logits` times `factor`. A right `guess` makes it faster and a wrong one slower.
     """
-    best = int(np.argmax(logits))
-    if not np.isfinite(logits[best]):
+    rival = int(np.argmax(logits)) if guess is None or not np.isfinite(logits[guess]) else guess
+    if not np.isfinite(logits[rival]):
         # A network that has broken down gives no numbers; whoever draws must not break down as well.
-        return best, float(np.nan)
-    ids = contenders(logits, factor, seed, position)
+        return rival, float(np.nan)
+    ids = contenders(logits, rival, factor, seed, position)
     sums = logits[ids].astype(np.float64) * factor + gumbel(seed, position, ids)
     won = int(np.argmax(sums))
     return int(ids[won]), float(sums[won])
 
 
-def contenders(logits: Scores, factor: float, seed: int, position: int) -> Ids:
-    """Ids, ascending, of the few tokens that may win: every other loses to the likeliest for certain.
+def contenders(logits: Scores, rival: int, factor: float, seed: int, position: int) -> Ids:
+    """Ids, ascending, of the few tokens that may win: all others lose to `rival` for certain.
 
-    Beating a sum `b` takes noise of at least `b - score`, that is a uniform number of at least
-    `exp(-exp(score - b))`, which is never below `1 - exp(score - b)`. So integers and one exponential in
-    single precision decide, with room for its rounding, and logarithms are for contenders only.
+    Beating a sum `b` takes noise of at least `b - score`: more than there is, for most of a vocabulary. Of
+    the rest, it takes a uniform number of at least `exp(-exp(score - b))`, which is never below
+    `1 - exp(score - b)`. So integers and one exponential in single precision decide, with room for its
+    rounding, and logarithms are for contenders only.
     """
-    best = int(np.argmax(logits))
-    lead = float(gumbel(seed, position, np.array([best]))[0])
-    behind = (logits - logits[best]) * np.float32(factor)
+    lead = _noise(_hash(seed, position, rival))
+    least = float(logits[rival]) - (_MOST_NOISE - lead) / factor
+    ids = np.flatnonzero(logits >= logits.dtype.type(least))
+    behind = (logits[ids] - logits[rival]) * np.float32(factor)
     with np.errstate(over="ignore"):
         chance = np.exp(behind + np.float32(_ROUNDING - lead)) * np.float32(2.0**32) + np.float32(1)
     # What is missing to 1, in units of 2^-32; floats are dense where it is small.
-    missing = ~_hash_in_place(seed, position, np.arange(len(logits), dtype=np.uint32))
-    found: Ids = np.flatnonzero(missing.astype(np.float32) <= chance)
+    missing = ~hash_bits(seed, position, ids)
+    found: Ids = ids[missing.astype(np.float32) <= chance]
     return found
 
 
@@ -111,9 +121,25 @@ def hash_bits(seed: int, position: int, ids: Ids) -> npt.NDArray[np.uint32]:
     return _hash_in_place(seed, position, ids.astype(np.uint32))
 
 
+def _noise(bits: int) -> float:
+    """As `gumbel` of one token, but for the last bits of a logarithm."""
+    return -math.log(-math.log((bits + 0.5) / 2.0**32))
+
+
+def _hash(seed: int, position: int, token: int) -> int:
+    """As `hash_bits` of one token, at a tenth of the price of an array."""
+    key = _key(seed, position)
+    inner = _scrambled(token ^ (key & _HALF))
+    return _scrambled((inner + (key >> 32)) & _HALF)
+
+
+def _key(seed: int, position: int) -> int:
+    return _mix64(_mix64(seed) ^ position)
+
+
 def _hash_in_place(seed: int, position: int, ids: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
-    key = _mix64(_mix64(seed) ^ position)
-    low, high = np.uint32(key & 0xFFFFFFFF), np.uint32(key >> 32)
+    key = _key(seed, position)
+    low, high = np.uint32(key & _HALF), np.uint32(key >> 32)
     ids ^= low
     _mix32(ids)
     ids += high
@@ -136,9 +162,17 @@ def _mix64(value: int) -> int:
     return value ^ (value >> 31)
 
 
+def _scrambled(value: int) -> int:
+    """The `lowbias32` integer hash."""
+    for shift, factor in _ROUNDS:
+        value ^= value >> shift
+        value = value * factor & _HALF
+    return value ^ (value >> 16)
+
+
 def _mix32(value: npt.NDArray[np.uint32]) -> None:
-    """The `lowbias32` integer hash, in place; multiplication wraps."""
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+    """The same, in place; multiplication wraps."""
+    for shift, factor in _ROUNDS:
         value ^= value >> np.uint32(shift)
         value *= np.uint32(factor)
     value ^= value >> np.uint32(16)

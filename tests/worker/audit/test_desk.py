@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from marketplace.protocol.annex import Annex, AnnexV1, read_annex
 from marketplace.protocol.bundle import Bundle
@@ -15,12 +14,12 @@ from marketplace.protocol.errors import BadRequest
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Order, Receipt
 from marketplace.protocol.trace import decode_blocks, trace_root
+from tests.cli import shapes
 from tests.worker.inference.conftest import Start, chat, chat_model, start
 from tests.worker.receipts.test_once import executor
 from tests.worker.support import DOMAIN, GATEWAY, KEY, NODE, Bench
 from worker.audit.calibrate import Plan, calibrate
 from worker.audit.desk import claim_of, open_trace, read_trace
-from worker.cli.audit import app
 from worker.inference.engine import EngineSettings
 from worker.models import ModelDir
 from worker.proofs.calibration import read
@@ -65,8 +64,7 @@ def job(bench: Bench, chat_model: ModelDir, start: Start) -> tuple[Bench, Bundle
 
 
 def watt(*arguments: str) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, list(arguments))
-    return result.exit_code, result.stdout, result.stderr
+    return shapes.run("audit", *arguments)
 
 
 def saved(folder: Path, bundle: Bundle, **changes: Any) -> str:
@@ -118,6 +116,8 @@ def test_replay_in_the_tolerance_tier_takes_blocks_and_limits(
     assert "accepted (tolerance tier, " in out
     code, out, _ = watt(*tolerant, "--calibration", str(limits))
     assert (code, "no_fingerprint" in out) == (1, True)
+    code, out, _ = watt("replay", file, file, *tolerant[2:], "--trace", str(trace), "--json")
+    assert (code, json.loads(out)["pooled"]["jobs"]) == (1, 2)
     code, out, _ = watt(*tolerant, "--trace", str(trace))
     assert (code, "no_calibration" in out) == (1, True)
 
@@ -152,8 +152,10 @@ def test_replay_says_what_is_wrong_with_its_input_and_what_helps(
     }
     for arguments, said in cases.items():
         code, _, err = watt(*arguments)
-        assert code == 1
-        assert "hint:" in err
+        assert code == (3 if said == "unknown" else 1)
+        assert "→" in err
+        code, out, _ = watt(*arguments, "--json")
+        assert json.loads(out)["error"]["hint"]
         assert said in err or said == "unknown", err
 
 

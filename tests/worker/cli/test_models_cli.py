@@ -11,14 +11,12 @@ from typing import Any
 import pytest
 import torch
 from transformers import LlamaForCausalLM
-from typer.testing import CliRunner
 
 from marketplace.chain import models as register
 from marketplace.protocol.hexes import from_hex, to_hex
 from tests.cli import shapes
 from tests.hardhat import ROOT, Chain, key
 from tests.worker.inference.conftest import llama_config, save_chat_model
-from worker.cli.models import app
 from worker.ledger import Ledger
 from worker.main import load_engines
 from worker.models.serving import ServingBook
@@ -29,9 +27,7 @@ COMMANDS = ["add", "verify", "publish", "load", "roll-out", "promote", "roll-bac
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, list(arguments))
-    shapes.look(["models", *arguments], result.stdout)
-    return result.exit_code, result.stdout, result.stderr
+    return shapes.run("models", *arguments)
 
 
 def ok(*arguments: str) -> Any:
@@ -40,10 +36,10 @@ def ok(*arguments: str) -> Any:
     return json.loads(out)
 
 
-def refused(*arguments: str) -> str:
-    code, _, err = run(*arguments)
-    assert code == 1
-    assert "hint: " in err
+def refused(*arguments: str, code: int = 1) -> str:
+    ended, _, err = run(*arguments)
+    assert ended == code
+    assert "→ " in err
     return err
 
 
@@ -104,7 +100,7 @@ def test_wrong_wishes_are_refused_with_a_remedy_and_change_nothing(node: Path) -
     assert "not served here" in refused("roll-out", "same", "--for", "other")
     assert "on trial" in refused("promote")
     assert "go back" in refused("roll-back")
-    assert "no model is called" in refused("remove", "other")
+    assert "no model is called" in refused("remove", "other", code=3)
     assert "WATT_NODE_OWNER_KEY" in refused("publish", "tiny")
     assert ServingBook(Ledger(NodeSettings().ledger)).stored() == []
 
@@ -160,4 +156,4 @@ def test_what_is_published_already_is_not_sent_again(
     assert len(ok(*wish)["sent"]) == 3
     assert ok(*wish)["sent"] == []
     monkeypatch.setenv("WATT_NODE_OWNER_KEY", to_hex(key(7).secret))
-    assert "NotPublisher" in refused("publish", "tiny", "--as", "once@2")
+    assert "NotPublisher" in refused("publish", "tiny", "--as", "once@2", code=5)

@@ -5,19 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from tests.cli import shapes
 from tests.worker.settle.fake_escrow import CHALLENGE, EXPIRES_AT, ClaimBench
-from worker.cli.node import app
 from worker.ledger import Ledger
 from worker.node.facts import Notes
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, list(arguments))
-    shapes.look(["node", *arguments], result.stdout)
-    return result.exit_code, result.stdout, result.stderr
+    return shapes.run("node", *arguments)
 
 
 @pytest.mark.parametrize("command", ["start", "status", "drain", "settle", "earnings", "claims"])
@@ -117,9 +113,9 @@ def test_claims_show_what_is_pending_and_when_it_is_final(tmp_path: Path) -> Non
 @pytest.mark.parametrize("command", ["drain", "settle"])
 def test_command_that_needs_the_daemon_says_how_to_start_it(tmp_path: Path, command: str) -> None:
     code, _, errors = run(command, "--data-dir", str(tmp_path))
-    assert code == 1
+    assert code == 5
     assert "watt node start" in errors
-    assert "hint:" in errors
+    assert "→" in errors
 
 
 def test_start_without_models_names_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

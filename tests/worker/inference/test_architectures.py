@@ -165,6 +165,23 @@ def test_states_behind_scores_follow_the_order_of_the_sequences_and_have_no_fill
         assert torch.equal(model.hidden, torch.stack([step[place] for step in rows]))
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@torch.inference_mode()
+def test_head_apart_from_its_base_gives_the_scores_of_the_whole_model(name: str, tmp_path: Path) -> None:
+    """Caps and scales included, behind a start that was computed before, and with the base back in place."""
+    torch.set_num_threads(1)
+    build(name).save_pretrained(tmp_path)
+    model = RaggedModel(tmp_path, device="cpu", tile_rows=16)
+    whole = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
+    caches = [KvCache(len(prompt)) for prompt in PROMPTS]
+    model.restore(caches[2], model.copy_of(Greedy(model).read(PROMPTS[2][:4])[0], 0))
+    given = [*PROMPTS[:2], PROMPTS[2][4:]]
+    for prompt, tokens, states in zip(PROMPTS, given, model.states(caches, given), strict=True):
+        wanted = whole(torch.tensor([prompt])).logits[0, -len(tokens) :]
+        torch.testing.assert_close(model.scores(states), wanted.float(), rtol=1e-3, atol=1e-4)
+    Greedy(model).read(PROMPTS[0])
+
+
 @torch.inference_mode()
 def test_products_of_experts_and_routers_are_tiled_too(tmp_path: Path) -> None:
     build("Qwen3Moe").save_pretrained(tmp_path)

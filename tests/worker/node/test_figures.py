@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
-from typer.testing import CliRunner
 
 from marketplace.telemetry.names import METRICS
+from tests.cli import shapes
 from tests.worker.support import Bench, Clock
-from worker.cli.node import app
 from worker.cli.top import table
 from worker.metering import DeclaredSource, EnergyBook, Stats
 from worker.node.figures import reading, serve
@@ -113,8 +112,12 @@ def test_table_shows_the_figures_a_person_looks_for(bench: Bench, tmp_path: Path
     assert "≤ 50 ms" in text
 
 
-def test_top_prints_one_reading_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_top_prints_one_reading_as_json(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WATT_NODE_DATA_DIR", str(tmp_path / "node"))
-    result = CliRunner().invoke(app, ["top", "--json"])
-    assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout) == {"worker": False, "queue_depth": 0, "running": 0}
+    code, out, _ = shapes.run("node", "top", "--json")
+    assert (code, json.loads(out)) == (0, {"worker": False, "queue_depth": 0, "running": 0})
+    path = tmp_path / "infer.json"
+    written(bench, path)
+    shapes.check("node top", reading(bench.ledger, path, bench.clock.ms))

@@ -68,6 +68,12 @@ def test_id_outside_of_the_vocabulary_is_infinitely_far() -> None:
     assert margins(scores(1), [VOCABULARY], temperature_milli=0, top_p_milli=1000, seed=0)[0] == np.inf
 
 
+def test_token_that_our_scores_rule_out_is_infinitely_far() -> None:
+    rows = scores(1)
+    rows[0, 7] = -np.inf
+    assert margins(rows, [7], temperature_milli=900, top_p_milli=1000, seed=0)[0] == np.inf
+
+
 def test_scores_that_are_no_numbers_end_in_a_draw_and_not_in_an_error() -> None:
     for bad in (np.nan, np.inf, -np.inf):
         row = scores(1)[0]

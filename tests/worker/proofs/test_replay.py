@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from threading import Event
 from typing import Any
@@ -240,15 +240,16 @@ class Shaken(ModelReplayer):
     """An auditor whose batch rounds wildly at one place, and which counts how often it looks twice."""
 
     looks = 0
+    tokens = 0
 
-    def batch(self, pairs: Any) -> list[Computed]:
-        found = super().batch(pairs)
-        for (_, answer), computed in zip(pairs, found, strict=True):
+    def batch(self, pairs: Any) -> Iterator[Computed]:
+        for (_, answer), computed in zip(pairs, super().batch(pairs), strict=True):
             computed.logits[3, answer[3]] -= 4
-        return found
+            yield computed
 
     def precise(self, prompt: Any, answer: Any) -> Computed:
         self.looks += 1
+        self.tokens += len(answer)
         return super().precise(prompt, answer)
 
 
@@ -259,10 +260,35 @@ def test_margin_that_a_second_way_of_computing_does_not_show_is_taken_back(
     (found, measured), *_ = audit_batch([claim], auditor, limits(auditor))
     assert (found.outcome, auditor.looks) == (Outcome.ACCEPTED, 1)
     assert measured.margins[3] < 0.01
+    assert len(measured.margins) == len(claim.token_ids)
+    # The mean counts every token; one margin too high asks for no more than what leads to it.
+    assert auditor.tokens == len(claim.token_ids)
+    tight = limits(auditor)
+    generous = tight.model_copy(update={"margins": tight.margins.model_copy(update={"mean": 9.0})})
+    (found, measured), *_ = audit_batch([claim], auditor, generous)
+    assert (found.outcome, auditor.tokens) == (Outcome.ACCEPTED, len(claim.token_ids) + 4)
+    auditor.looks = 1
     # What says more than margins needs no second look.
     lied = replace(claim, text="another text")
     assert Code.TEXT in codes(audit_batch([lied], auditor, limits(auditor))[0][0])
     assert auditor.looks == 1
+
+
+def test_answers_computed_together_have_the_scores_and_states_they_have_alone(
+    replayer: ModelReplayer, claim: Claim
+) -> None:
+    """Of which the first begin alike, as prompts of one chat template do; one is empty."""
+    prompt, answer = replayer.prompt(claim.payload), claim.token_ids
+    other = [*prompt[:-2], 9, 8, 7]
+    pairs = [(prompt, answer), (other, answer[:5]), (prompt, ()), (prompt[:-1], answer[:1])]
+    for pair, found in zip(pairs, replayer.batch(pairs), strict=True):
+        (alone,) = replayer.batch([pair])
+        assert found.logits.shape == (len(pair[1]), replayer.vocabulary)
+        np.testing.assert_allclose(found.logits, alone.logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found.hidden, alone.hidden, rtol=1e-3, atol=1e-3)
+    exact = replayer.exact(prompt, answer)
+    (alone,) = replayer.batch([(prompt, answer)])
+    np.testing.assert_allclose(alone.logits, exact.logits, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("spoil", ["other root", "twice", "wrong tokens", "wrong count", "short fingerprint"])

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.proofs.sampling import choose, contenders, gumbel, nucleus
+from worker.proofs.sampling import choose, contenders, gumbel, highest, nucleus
 
 LOGITS = np.log(np.array([0.5, 0.25, 0.15, 0.07, 0.03], dtype=np.float32))
 
@@ -70,7 +70,11 @@ def test_only_tokens_that_cannot_win_are_left_out(seed: int, spread: float, temp
     everything = np.arange(len(logits))
     sums = logits.astype(np.float64) * (1000.0 / temperature) + gumbel(seed, 3, everything)
     assert pick(logits, temperature=temperature, seed=seed, position=3) == int(np.argmax(sums))
-    few = contenders(logits, 1000.0 / temperature, seed, 3)
+    won = int(np.argmax(sums))
+    for rival in (won, seed % 5000):
+        found = highest(logits, seed, 3, factor=1000.0 / temperature, guess=rival)
+        assert found == (won, sums[won])
+    few = contenders(logits, int(np.argmax(logits)), 1000.0 / temperature, seed, 3)
     assert np.argmax(sums) in few
     if spread >= 8:
         assert len(few) < len(logits) / 2
