@@ -83,15 +83,14 @@ def check_order(order: Order, signer: str, facts: OrderFacts, now_ms: int) -> No
         raise BadRequest(ErrorCode.NODE_BUSY, f"node {facts.node_id} takes no new orders")
 
 
-def check_sealed(salt: bytes, data: bytes) -> None:
-    """What can be known of a sealed request: its node opens it, and checks all of it before any work.
+def check_sealed(data: bytes) -> None:
+    """All that can be known of a sealed request here: its node opens it, and checks it before any work.
 
     Raises:
-        BadRequest: not sealed, or its salt came with it, with which a guess could be confirmed.
+        BadRequest: it is not sealed.
     """
-    if salt or not is_sealed(data):
-        detail = "a sealed request is one sealed text, and its salt is inside"
-        raise BadRequest(ErrorCode.INVALID_REQUEST, detail, param="sealed")
+    if not is_sealed(data):
+        raise BadRequest(ErrorCode.INVALID_REQUEST, "what is said to be sealed is not", param="sealed")
 
 
 def check_payload(order: Order, offer: Offer, task: str, salt: bytes, data: bytes) -> Payload:

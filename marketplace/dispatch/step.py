@@ -149,7 +149,7 @@ def place_signed(tx: Tx, given: Given, fresh: JobRow, domain: Domain, timing: Ti
     facts = _facts(tx, session, listing)
     rules.check_order(order, _signer(given, domain), facts, timing.now_ms)
     if given.sealed:
-        rules.check_sealed(given.salt, given.payload)
+        rules.check_sealed(given.payload)
     else:
         rules.check_payload(order, listing.offer, listing.task, given.salt, given.payload)
     if jobs.order_at(tx, session.session_id, order.seq) is not None:
