@@ -16,21 +16,28 @@ from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Receipt
 from marketplace.protocol.payloads import Answer
 from marketplace.protocol.phases import ENDINGS, HAS_RESULT, EndReason, JobPhase
+from marketplace.protocol.sealed import is_sealed
 from marketplace.store import events, jobs, offers, receipts, sessions
-from marketplace.store.tables import JobRow, ReceiptRow, Tx
+from marketplace.store.tables import JobRow, OrderRow, ReceiptRow, Tx
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """Everything an answer to a caller is made of; `left` is what its key may still spend."""
+class Evidence:
+    """What an ended job leaves behind: `chunks` as its node sent them, sealed where the request was."""
 
     job: JobRow
+    chunks: Sequence[bytes]
+    bundle: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery(Evidence):
+    """Everything an answer to a caller is made of; `left` is what its key may still spend."""
+
     receipt: Receipt
     answer: Answer
-    chunks: Sequence[bytes]
     annex: AnyAnnex
     ceiling_atoms: int
-    bundle: dict[str, Any]
     left: Left | None = None
 
 
@@ -41,29 +48,33 @@ def check_kept(job: JobRow) -> None:
         raise BadRequest(ErrorCode.CONTENT_DELETED, detail, job_id=job.job_id)
 
 
-def failed_delivery(tx: Tx, job: JobRow, deployment: Deployment) -> Delivery | None:
+def failed_evidence(tx: Tx, job: JobRow, deployment: Deployment) -> Evidence | None:
     """The free receipt of a job whose last node failed, when it signed one that counts."""
     row = receipts.find(tx, job.order_hash or "")
     counts = row is not None and not row.superseded and job.deleted_at_ms is None
-    return delivery(tx, job, deployment) if counts else None
+    return evidence(tx, job, deployment) if counts else None
+
+
+def evidence(tx: Tx, job: JobRow, deployment: Deployment) -> Evidence:
+    """Chunks and receipt of a delivered job. Raises `BadRequest` when they were deleted."""
+    check_kept(job)
+    row, _ = _receipted(tx, job)
+    chunks = receipts.chunks(tx, row.order_hash)
+    return Evidence(job=job, chunks=chunks, bundle=bundle(tx, row, deployment, chunks))
 
 
 def delivery(tx: Tx, job: JobRow, deployment: Deployment) -> Delivery:
-    """Answer and receipt of a delivered job. Raises `BadRequest` when they were deleted."""
-    check_kept(job)
-    row = receipts.find(tx, job.order_hash or "")
-    order = jobs.order(tx, job.order_hash or "")
-    if row is None or order is None:
-        raise Broken(ErrorCode.INTERNAL, f"job {job.job_id} is delivered but has no receipt")
-    chunks = receipts.chunks(tx, row.order_hash)
+    """Answer and receipt of a job delivered in plain. Raises `BadRequest` when they were deleted."""
+    found = evidence(tx, job, deployment)
+    row, order = _receipted(tx, job)
     return Delivery(
         job=job,
         receipt=Receipt.decode(row.message),
-        answer=Answer(chunks),
-        chunks=chunks,
+        answer=Answer(found.chunks),
+        chunks=found.chunks,
         annex=read_annex(row.annex),
         ceiling_atoms=order.max_amount_atoms,
-        bundle=bundle(tx, row, deployment, chunks),
+        bundle=found.bundle,
     )
 
 
@@ -99,6 +110,7 @@ def bundle(tx: Tx, row: ReceiptRow, deployment: Deployment, chunks: Sequence[byt
         },
         "superseded": row.superseded,
         "settlement": {"tx_hash": paid_by, "block": paid_block} if paid_block is not None else None,
+        **({"sealed": True} if is_sealed(job.payload) else {}),
     }
 
 
@@ -141,6 +153,14 @@ def extras(found: Sequence[Delivery], deployment: Deployment) -> dict[str, Any]:
         body["job_ids"] = [one.job.job_id for one in found]
         body["receipts"] = [one.bundle for one in found]
     return body
+
+
+def _receipted(tx: Tx, job: JobRow) -> tuple[ReceiptRow, OrderRow]:
+    row = receipts.find(tx, job.order_hash or "")
+    order = jobs.order(tx, job.order_hash or "")
+    if row is None or order is None:
+        raise Broken(ErrorCode.INTERNAL, f"job {job.job_id} is delivered but has no receipt")
+    return row, order
 
 
 def b64(data: bytes) -> str:

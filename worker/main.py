@@ -27,7 +27,7 @@ from worker.ledger.task_names import infer_queue, settle_queue
 from worker.node.children import end_with_parent
 from worker.node.daemon import Daemon
 from worker.node.facts import INFER, SETTLE, Notes
-from worker.node.keys import SETTLER, SIGNING, KeyRing
+from worker.node.keys import ENCRYPTION, SETTLER, SIGNING, KeyRing
 from worker.node.link import Identity
 from worker.node.loops import LoopTimes
 from worker.node.offers import Price
@@ -95,12 +95,17 @@ def build_daemon(settings: NodeSettings, *, worker_app: str = "worker.main") -> 
     deployment = Deployment.load(settings.deployment_path)
     chain = ChainClient(settings.rpc_url, deployment)
     ledger, keys = Ledger(settings.ledger), _keys(settings)
-    signer = keys.signer(SIGNING)
+    signer, encryption_secret = keys.signer(SIGNING), keys.secret(ENCRYPTION)
     return Daemon(
         options=_options(settings, deployment, _queue_name(settings, signer.address), worker_app),
         ledger=ledger,
         chain=chain,
-        identity=lambda node_id: Identity(node_id=node_id, signer=signer, domain=deployment.domain),
+        identity=lambda node_id: Identity(
+            node_id=node_id,
+            signer=signer,
+            domain=deployment.domain,
+            encryption_secret=encryption_secret,
+        ),
         terms=lambda node_id, epoch: Terms(
             node_id=node_id,
             epoch=epoch,

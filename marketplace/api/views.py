@@ -10,10 +10,10 @@ from marketplace.delivery import b64 as b64
 from marketplace.delivery import bundle as bundle
 from marketplace.delivery import check_kept as check_kept
 from marketplace.delivery import delivery as delivery
-from marketplace.delivery import failed_delivery as failed_delivery
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.payloads import Answer, task_type
 from marketplace.protocol.phases import ENDINGS, HAS_RESULT, EndReason, JobPhase, session_status
+from marketplace.protocol.sealed import is_sealed
 from marketplace.store import content, jobs, offers, receipts, sessions, vouchers
 from marketplace.store.tables import JobRow, NodeRow, OrderRow, ReceiptRow, SessionRow, Tx
 
@@ -115,7 +115,8 @@ def deletion_view(tx: Tx, job: JobRow) -> dict[str, str] | None:
 
 
 def _result(tx: Tx, job: JobRow, receipt: ReceiptRow | None) -> dict[str, Any] | None:
-    if receipt is None:
+    # What is sealed only its buyer can show.
+    if receipt is None or is_sealed(job.payload):
         return None
     return task_type(job.task).shown(Answer(receipts.chunks(tx, receipt.order_hash)))
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from marketplace.api import problems, views
+from marketplace.delivery import Evidence, evidence, failed_evidence
 from marketplace.delivery import problem_of as problem_of
 from marketplace.flow import Market, Running
 from marketplace.funding import budgets
@@ -104,7 +105,7 @@ def event(data: Any, name: str | None = None) -> str:
     return f"{head}data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
-def _ending(tx: Tx, market: Market, job_id: str) -> tuple[views.Delivery | None, WattError | None]:
+def _ending(tx: Tx, market: Market, job_id: str) -> tuple[Evidence | None, WattError | None]:
     job = jobs.find(tx, job_id)
     problem = problem_of(job, job_id)
     if job is None:
@@ -112,10 +113,10 @@ def _ending(tx: Tx, market: Market, job_id: str) -> tuple[views.Delivery | None,
     if problem is None and job.deleted_at_ms is not None:
         return None, BadRequest(ErrorCode.CONTENT_DELETED, job_id=job.job_id)
     if problem is None:
-        return views.delivery(tx, job, market.deployment), None
+        return evidence(tx, job, market.deployment), None
     # Who signs its own vouchers needs the free receipt too, unless trying elsewhere is of no use.
     free = problem.code in (ErrorCode.NODE_FAILED, ErrorCode.CANCELLED) and not job.held
-    return (views.failed_delivery(tx, job, market.deployment) if free else None), problem
+    return (failed_evidence(tx, job, market.deployment) if free else None), problem
 
 
 def _chunk_event(order_hash: str, index: int, body: bytes) -> str:

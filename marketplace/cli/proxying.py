@@ -20,6 +20,16 @@ DEFAULT_PORT: Final = 8403
 BUDGET: Final = "proxy"
 
 
+Seal = Annotated[
+    bool,
+    typer.Option(
+        "--seal",
+        envvar="WATT_PROXY_SEAL",
+        help="Let only the node read input and output; the gateway relays them closed.",
+    ),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Adds the command of this page."""
     app.command("proxy", help=_PROXY)(proxy)
@@ -52,6 +62,7 @@ def proxy(
     budget: Annotated[
         str | None, typer.Option("--budget", metavar="AMOUNT", help="Most all calls may cost together.")
     ] = None,
+    seal: Seal = False,
     node: Node = None,
     timeout: Timeout = 120,
     gateway: Gateway = None,
@@ -71,7 +82,7 @@ def proxy(
     from marketplace.proxy.serve import serve
 
     config = configs.load(data_dir, gateway_url=gateway, rpc_url=rpc, wallet=wallet)
-    options = wiring.client_options(config, passphrase_file)
+    options = wiring.client_options(config, passphrase_file, seal=seal)
     bounds = Bounds(max_cost=max_cost, node=node, timeout_seconds=timeout)
 
     async def make(client: AsyncWattline) -> Proxy:
@@ -87,15 +98,21 @@ def proxy(
     def ready(made: Proxy, url: str) -> None:
         told = {"url": url, "key": made.client.desk.key.address, "gateway": config.need("gateway_url")}
         if json:
-            screen.emit(told | {"budget": made.budget()})
-            return
-        screen.done(f"{url} pays with key {told['key']}; Ctrl-C stops it")
-        if budget is not None:
-            found = made.budget()
-            screen.note(f"budget {found['limit']} {found['currency']}, {found['left']} of it left")
-        screen.note(f"OPENAI_BASE_URL={url} OPENAI_API_KEY={'the token' if token else 'any'}")
+            screen.emit(told | {"budget": made.budget(), "sealed": seal})
+        else:
+            _greet(made, url, token)
 
     asyncio.run(serve(port, lambda: wiring.open_async(options), make, token=token, ready=ready))
+
+
+def _greet(made: Proxy, url: str, token: str | None) -> None:
+    screen.done(f"{url} pays with key {made.client.desk.key.address}; Ctrl-C stops it")
+    found = made.budget()
+    if found["limit"] is not None:
+        screen.note(f"budget {found['limit']} {found['currency']}, {found['left']} of it left")
+    if made.client.desk.seal:
+        screen.note("sealed: only the node that does a job reads its input and output")
+    screen.note(f"OPENAI_BASE_URL={url} OPENAI_API_KEY={'the token' if token else 'any'}")
 
 
 def _paid(done: Done, config: configs.Config) -> None:

@@ -37,7 +37,9 @@ async def open_async(options: dict[str, Any]) -> AsyncWattline:
     return await AsyncWattline.open(**options)
 
 
-def client_options(config: Config, passphrase_file: Path | None = None) -> dict[str, Any]:
+def client_options(
+    config: Config, passphrase_file: Path | None = None, *, seal: bool = False
+) -> dict[str, Any]:
     """What opens a client that can spend; may ask for the passphrase of its key."""
     return {
         "gateway_url": config.need("gateway_url"),
@@ -46,6 +48,7 @@ def client_options(config: Config, passphrase_file: Path | None = None) -> dict[
         "key": signer(config, passphrase_file),
         "grant": grant(config),
         "journal_path": journal_path(config),
+        "seal": seal,
     }
 
 

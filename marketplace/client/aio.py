@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Required, Self, TypedDict, Unpack, overload
+from typing import Any, Literal, Required, Self, TypedDict, Unpack, overload
 
 from marketplace.client.anchors import check_on_chain
 from marketplace.client.asks import Ask, Heard, chat_ask, embed_ask, task_ask
 from marketplace.client.books import Books
 from marketplace.client.bundle import Bundle
 from marketplace.client.callbook import Budget, Once, Spending
-from marketplace.client.caps import check_not_revoked
 from marketplace.client.desk import Desk, threaded
-from marketplace.client.gateway import Gateway
-from marketplace.client.journal import Journal, Session
-from marketplace.client.payer import Grant, Payer
+from marketplace.client.envelope import opened_bundle
+from marketplace.client.journal import Session
+from marketplace.client.opening import Opening, open_desk
+from marketplace.client.payer import Payer
 from marketplace.client.problems import GatewayTrouble
 from marketplace.client.quotes import Quote
 from marketplace.client.results import ChatResult, EmbedResult, TaskResult
 from marketplace.client.sessions import SessionPolicy, SessionPool
 from marketplace.client.verify import Check, check_offline
-from marketplace.client.views import Surroundings
 from marketplace.client.visits import visit_header
 from marketplace.client.work import Done, Piece, Work
 from marketplace.protocol.hexes import from_hex, to_hex
 from marketplace.protocol.money import format_atoms, parse_atoms
 from marketplace.protocol.payloads import task_type
 from marketplace.protocol.signing import Signer
-
-if TYPE_CHECKING:
-    from marketplace.chain.client import ChainClient
-
-_DOOR: Final = "marketplace.client.connect"
 
 
 class Limits(TypedDict, total=False):
@@ -120,43 +112,15 @@ class AsyncWattline:
         self.work = Work(desk, self.pool, Books(desk))
 
     @classmethod
-    async def open(
-        cls,
-        *,
-        gateway_url: str,
-        rpc_url: str,
-        deployment: Path | str,
-        key: Signer | str,
-        buyer: Signer | str | None = None,
-        grant: Grant | Path | None = None,
-        journal_path: Path | str = ":memory:",
-        policy: SessionPolicy | None = None,
-    ) -> Self:
+    async def open(cls, **how: Unpack[Opening]) -> Self:
         """A client for a deployment file; the key is its own buyer unless a buyer or a grant is named.
-
-        Under a grant the key opens sessions from its buyer's account, inside the caps the escrow enforces.
-        The file at `journal_path` holds what the key has promised: keep it as long as the key.
 
         Raises:
             ChainTrouble: the RPC does not answer, or is of another chain.
             BadRequest: no deployment file, or the key was revoked.
         """
-        signer = _signer(key)
-        chain = await threaded(_connect, rpc_url, Path(deployment))
-        desk = Desk(
-            gateway=Gateway(gateway_url, Surroundings()),
-            chain=chain,
-            deployment=chain.deployment,
-            journal=Journal(journal_path),
-            key=signer,
-        )
-        if grant is not None:
-            held = Grant.load(grant) if isinstance(grant, Path) else grant
-            state = await threaded(chain.key, held.buyer, held.key)
-            check_not_revoked(state, held.signed_nonce)
-            payer = Payer.granted(signer, held.at(state.nodes_root), desk.domain)
-            return cls(desk, payer=payer, policy=policy)
-        return cls(desk, buyer=signer if buyer is None else _signer(buyer), policy=policy)
+        desk, payer = await open_desk(how)
+        return cls(desk, payer=payer, policy=how.get("policy"))
 
     async def __aenter__(self) -> Self:
         return self
@@ -274,8 +238,13 @@ class AsyncWattline:
         return _rows(await self.desk.gateway.get("/v1/jobs", params=params, headers=headers))
 
     async def receipt(self, receipt_id: str) -> dict[str, Any]:
-        """The offline bundle of a receipt, as the gateway has it."""
-        return await self.desk.gateway.get(f"/v1/receipts/{receipt_id}")
+        """The offline bundle of a receipt, as the gateway has it; what this key sealed is opened.
+
+        Raises:
+            BadRequest: another key sealed it.
+        """
+        found = await self.desk.gateway.get(f"/v1/receipts/{receipt_id}")
+        return opened_bundle(found, self.desk.key, self.desk.domain)
 
     async def verify(self, receipt: dict[str, Any]) -> list[Check]:
         """Every check of a bundle, the chain's too.
@@ -382,13 +351,3 @@ def _once(ask: Ask, limits: Mapping[str, Any]) -> Once | None:
 
 def _rows(answer: dict[str, Any]) -> list[dict[str, Any]]:
     return list(answer.get("data") or [])
-
-
-def _signer(key: Signer | str) -> Signer:
-    return Signer(key) if isinstance(key, str) else key
-
-
-def _connect(rpc_url: str, deployment: Path) -> ChainClient:
-    """A checked chain client; web3 takes over a second to load, so its module waits until here."""
-    connect: Callable[[str, Path], ChainClient] = importlib.import_module(_DOOR).connect
-    return connect(rpc_url, deployment)

@@ -11,7 +11,15 @@ from pydantic import ValidationError
 from marketplace.client.gateway import Event
 from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.hexes import keccak
-from marketplace.protocol.payloads import BLANK_MODEL, ChatMessage, Payload, build_payload, canonical_json
+from marketplace.protocol.payloads import (
+    BLANK_MODEL,
+    ChatMessage,
+    Payload,
+    build_payload,
+    canonical_json,
+    units_in_ceiling,
+    units_out_ceiling,
+)
 
 DEFAULT_MAX_TOKENS: Final = 256
 DEFAULT_TIMEOUT_MS: Final = 120_000
@@ -111,10 +119,13 @@ def task_ask(body: Mapping[str, Any], *, task: str, model: str, **limits: Any) -
     return _checked(Ask(task=task, model=model, body=dict(body), **limits))
 
 
-def quote_body(ask: Ask, max_cost: str | None) -> dict[str, Any]:
-    """Body of `POST /v1/quotes`."""
+def quote_body(ask: Ask, max_cost: str | None, *, sealed: bool = False) -> dict[str, Any]:
+    """Body of `POST /v1/quotes`; of an ask that is to be sealed only how large it is."""
     body: dict[str, Any] = {"model": ask.exact_model or ask.model, "task": ask.task}
-    if ask.task not in ("chat", "embed"):
+    if sealed:
+        payload = ask.payload(BLANK_MODEL)
+        body["units"] = {"input": units_in_ceiling(payload), "output": units_out_ceiling(payload)}
+    elif ask.task not in ("chat", "embed"):
         body["body"] = dict(ask.body)
     elif ask.task == "chat":
         body["messages"] = [message.model_dump() for message in ask.body["messages"]]

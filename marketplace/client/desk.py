@@ -27,6 +27,7 @@ class Desk:
     Attributes:
         key: signs orders and vouchers.
         journal: what the key has promised; keep it as long as the key.
+        seal: no request leaves in plain: each is sealed to its node, and a node without a key gets none.
     """
 
     gateway: Gateway
@@ -35,6 +36,7 @@ class Desk:
     journal: Journal
     key: Signer
     around: Surroundings = field(default_factory=Surroundings)
+    seal: bool = False
 
     @property
     def domain(self) -> Domain:

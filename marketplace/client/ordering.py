@@ -8,14 +8,15 @@ from marketplace.client.asks import Ask, quote_body
 from marketplace.client.callbook import Budget, Call, CallBook, Spending, check_budget
 from marketplace.client.desk import Desk, threaded
 from marketplace.client.placed import Placed
-from marketplace.client.quotes import Quote, ceiling_atoms, check_offer
+from marketplace.client.quotes import Quote, ceiling_atoms, check_can_seal, check_offer
 from marketplace.client.sessions import SessionPool
 from marketplace.protocol import sealing
 from marketplace.protocol.errors import BadRequest, ErrorCode, LostRace, ProviderFault
-from marketplace.protocol.hexes import keccak, to_hex
+from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.merkle import request_hash
 from marketplace.protocol.messages import Order
 from marketplace.protocol.payloads import encode_payload
+from marketplace.protocol.sealed import BuyerSeal, reply_secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,6 @@ class Ordering:
     def __init__(self, desk: Desk, pool: SessionPool, calls: CallBook) -> None:
         self._desk, self._pool, self._calls = desk, pool, calls
         self.budget: Budget | None = None
-        self._reply_key = sealing.public_key(keccak(b"wattline reply key\0" + desk.key.secret))
 
     def spending(self) -> Spending:
         """How the budget stands."""
@@ -54,7 +54,8 @@ class Ordering:
         Raises:
             ProviderFault: not readable, or for another model than the id that was asked for.
         """
-        answer = await self._desk.gateway.post("/v1/quotes", quote_body(ask, max_cost))
+        asked = quote_body(ask, max_cost, sealed=self._desk.seal)
+        answer = await self._desk.gateway.post("/v1/quotes", asked)
         found = [Quote.from_json(row) for row in answer.get("quotes", [])]
         exact = ask.exact_model
         if exact and any(to_hex(quote.offer.model_id) != exact for quote in found):
@@ -84,10 +85,12 @@ class Ordering:
         Raises:
             LostRace: the call has an order already.
             BadRequest: too dear, or no session, or the budget does not allow it.
-            ProviderFault: the offer does not hold.
+            ProviderFault: the offer does not hold, or nothing can be sealed to its node and has to be.
         """
         desk = self._desk
-        epoch = await threaded(check_offer, quote, desk.domain, desk.chain, desk.now_ms())
+        node = await threaded(check_offer, quote, desk.domain, desk.chain, desk.now_ms())
+        if desk.seal:
+            check_can_seal(node, quote.node_id)
         payload = errand.ask.payload(to_hex(quote.offer.model_id))
         ceiling = ceiling_atoms(quote.offer, payload)
         if errand.ask.max_cost_atoms is not None and ceiling > errand.ask.max_cost_atoms:
@@ -95,18 +98,21 @@ class Ordering:
         if self.budget is not None:
             # Before a session is opened for it; what counts is the look when the order is kept.
             check_budget(self.budget, self.spending().spent_atoms, ceiling)
-        session, seq = await self._pool.seat(quote.node_id, epoch, ceiling, errand.deadline_ms)
+        session, seq = await self._pool.seat(quote.node_id, node.epoch, ceiling, errand.deadline_ms)
         body, salt = encode_payload(payload), desk.around.random_bytes(32)
+        hashed = request_hash(salt, body)
+        reply = reply_secret(desk.key.secret, session.session_id, seq, hashed)
         order = Order(
             session_id=session.session_id,
             seq=seq,
             offer_hash=quote.offer.digest(desk.domain),
-            request_hash=request_hash(salt, body),
+            request_hash=hashed,
             max_amount_atoms=ceiling,
             issued_at_ms=desk.now_ms(),
             deadline_ms=errand.deadline_ms,
-            reply_key=self._reply_key,
+            reply_key=sealing.public_key(reply),
         )
+        seal = BuyerSeal.of(reply, node.encryption_key, order.digest(desk.domain)) if desk.seal else None
         placed = Placed(
             model=errand.ask.model,
             offer=quote.offer,
@@ -116,6 +122,7 @@ class Ordering:
             signature=desk.key.sign(order, desk.domain),
             salt=salt,
             payload=body,
+            sealed=b"" if seal is None else seal.seal(salt, body),
             ceiling_atoms=ceiling,
             trace_id=desk.around.random_bytes(16).hex(),
         )

@@ -21,6 +21,7 @@ class Placed:
     Attributes:
         model: as it was asked for.
         trace_id: the job's; sent again with it, so that one job has one trace.
+        sealed: the request as its node alone opens it; empty for an order that is sent in plain.
     """
 
     model: str
@@ -33,6 +34,7 @@ class Placed:
     payload: bytes
     ceiling_atoms: int
     trace_id: str
+    sealed: bytes = b""
 
     def to_json(self) -> dict[str, Any]:
         """The form `from_json` reads; the session is named, for the journal has it."""
@@ -45,6 +47,7 @@ class Placed:
             "payload": base64.b64encode(self.payload).decode(),
             "ceiling_atoms": str(self.ceiling_atoms),
             "trace_id": self.trace_id,
+            "sealed": base64.b64encode(self.sealed).decode(),
         }
 
     @classmethod
@@ -59,6 +62,7 @@ class Placed:
             offer, offer_signature = signed_message(Offer, data["offer"])
             order, signature = signed_message(Order, data["order"])
             salt, payload = from_hex(data["salt"], 32), decode_base64(data["payload"])
+            sealed = decode_base64(data.get("sealed", ""))
             model, trace_id, ceiling = str(data["model"]), str(data["trace_id"]), int(data["ceiling_atoms"])
         except (KeyError, TypeError, ValueError) as error:
             raise BadRequest(
@@ -81,16 +85,17 @@ class Placed:
             payload=payload,
             ceiling_atoms=ceiling,
             trace_id=trace_id,
+            sealed=sealed,
         )
 
     def body(self) -> dict[str, Any]:
-        """Body of `POST /v1/jobs`."""
-        return {
-            "order": self.order.to_json(),
-            "signature": to_hex(self.signature),
+        """Body of `POST /v1/jobs`; of a sealed order nothing else tells what is asked."""
+        signed = {"order": self.order.to_json(), "signature": to_hex(self.signature), "stream": True}
+        if self.sealed:
+            return signed | {"sealed": base64.b64encode(self.sealed).decode()}
+        return signed | {
             "salt": to_hex(self.salt),
             "payload": base64.b64encode(self.payload).decode(),
-            "stream": True,
         }
 
     def bundle(self, data: dict[str, Any], chunks: list[bytes], domain: Domain) -> Bundle:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from marketplace.client.views import ChainView
 from marketplace.protocol.eip712 import Domain
@@ -12,7 +12,11 @@ from marketplace.protocol.hexes import from_hex
 from marketplace.protocol.messages import Offer
 from marketplace.protocol.payloads import Payload, units_in_ceiling, units_out_ceiling
 from marketplace.protocol.pricing import full_price_down
+from marketplace.protocol.sealed import can_seal_to
 from marketplace.protocol.signing import BadSignature, signer_of
+
+if TYPE_CHECKING:
+    from marketplace.chain.client import NodeState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +58,8 @@ class Quote:
             ) from error
 
 
-def check_offer(quote: Quote, domain: Domain, chain: ChainView, now_ms: int) -> int:
-    """The node's key epoch, for a current offer that its own on-chain key signed.
+def check_offer(quote: Quote, domain: Domain, chain: ChainView, now_ms: int) -> NodeState:
+    """The node as the chain has it, for a current offer that its own key there signed.
 
     Raises:
         ProviderFault: another signer, another node, an unknown node, or an expired offer.
@@ -75,7 +79,18 @@ def check_offer(quote: Quote, domain: Domain, chain: ChainView, now_ms: int) -> 
         raise _bad_offer(quote, f"{signer} signed its offer; its key is {node.signer}")
     if quote.offer.valid_until * 1000 <= now_ms:
         raise ProviderFault(ErrorCode.OFFER_EXPIRED, f"the offer of node {quote.node_id} has expired")
-    return node.epoch
+    return node
+
+
+def check_can_seal(node: NodeState, node_id: int) -> None:
+    """Raises `ProviderFault` (`seal_unusable`) for a node without a key to seal to; nothing is sent to it."""
+    if not can_seal_to(node.encryption_key):
+        raise ProviderFault(
+            ErrorCode.SEAL_UNUSABLE,
+            f"node {node_id} has no key in the registry that a request could be sealed to",
+            hint="Name another node, or order without a seal.",
+            node=node_id,
+        )
 
 
 def ceiling_atoms(offer: Offer, payload: Payload) -> int:

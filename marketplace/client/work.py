@@ -20,6 +20,7 @@ from marketplace.client.books import Books
 from marketplace.client.bundle import Bundle, decode_base64
 from marketplace.client.callbook import Call, CallBook, CallState, Once
 from marketplace.client.desk import Desk
+from marketplace.client.envelope import opened_event, seal_of
 from marketplace.client.gateway import Event
 from marketplace.client.journal import SessionUse
 from marketplace.client.ordering import Errand, Ordering
@@ -36,7 +37,7 @@ from marketplace.protocol.annex import Annex
 from marketplace.protocol.errors import BadRequest, ErrorCode, LostRace, ProviderFault, WattError
 from marketplace.protocol.messages import ReceiptStatus
 from marketplace.protocol.payloads import Answer
-from marketplace.protocol.phases import ENDINGS, EndReason
+from marketplace.protocol.phases import CALLERS_FAULT, ENDINGS, EndReason
 
 _C: Final = ErrorCode
 # After these another node may do better; after any other the same ask fails everywhere.
@@ -60,6 +61,7 @@ ELSEWHERE: Final = frozenset(
         _C.BAD_SIGNATURE,
         _C.ORDER_EXPIRED,
         _C.DEADLINE_PASSED,
+        _C.SEAL_UNUSABLE,
     }
 )
 # Whether it has taken the order it cannot say: the same order again is the same job, another one is not.
@@ -242,9 +244,11 @@ class Work:
         chunks: list[bytes] = []
         answer = Answer()
         try:
+            seal = seal_of(placed.order, placed.sealed, self._desk.key, self._desk.domain)
             await _tell(heard, Event("order", {"node_id": placed.session.node_id}))
             async with aclosing(self._events(placed, again=again)) as events:
-                async for event in events:
+                async for closed in events:
+                    event = opened_event(closed, seal)
                     await _tell(heard, event)
                     if event.name == "job":
                         job_id, node_id = str(event.data["job_id"]), placed.session.node_id
@@ -332,9 +336,13 @@ class Work:
             digest=receipt.digest(self._desk.domain),
         )
         if receipt.status == ReceiptStatus.FAILED:
-            if _finish_of(bundle) == "cancelled":
+            finish = _finish_of(bundle)
+            if finish == "cancelled":
                 # Whoever asked for it does not want it from another node either.
                 raise BadRequest(ErrorCode.CANCELLED, ENDINGS[EndReason.CANCELLED].sentence)
+            if finish in CALLERS_FAULT:
+                # Of a sealed job only its annex says so, which its gateway does not read.
+                raise BadRequest(ErrorCode(finish), ENDINGS[EndReason.BAD_INPUT].sentence)
             ending = ENDINGS[EndReason.NODE_FAILED]
             raise ProviderFault(ErrorCode.NODE_FAILED, f"Node {bundle.node_id}: {ending.sentence}")
         return Done(

@@ -14,6 +14,7 @@ from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Order, Receipt, ReceiptStatus
 from marketplace.protocol.payloads import parse_payload
 from marketplace.protocol.phases import OPEN, EndReason, JobPhase
+from marketplace.protocol.sealed import is_sealed
 from marketplace.protocol.wire import Delivered, Frame, Problem, ReceiptFrame, Superseded
 from marketplace.store import jobs, receipts, sessions, vouchers
 from marketplace.store.jobs import OrderState
@@ -130,7 +131,7 @@ def receipt(
     if known is not None or order.state in (OrderState.REFUSED, OrderState.VOID):
         return _void(tx, order, job, frame, "the order had ended otherwise", domain, now_ms)
     try:
-        annex = rules.check_receipt(signed, _work(tx, order, job, frame, chunks), now_ms)
+        finish = rules.check_receipt(signed, _work(tx, order, job, frame, chunks), now_ms)
     except ProviderFault as fault:
         return _void(tx, order, job, frame, fault.detail, domain, now_ms)
     late = _late(tx, order, job, signed)
@@ -143,7 +144,7 @@ def receipt(
     _settle_order(tx, order, signed, was_late=late is not None)
     reply = Delivered(order_hash=frame.order_hash)
     if signed.status == ReceiptStatus.FAILED:
-        return _after(tx, order, job, cause=annex.finish, refused=False, now_ms=now_ms, reply=reply)
+        return _after(tx, order, job, cause=finish, refused=False, now_ms=now_ms, reply=reply)
     _deliver(tx, order, job, signed, now_ms)
     return _outcome(order, job, reply=reply, ended=True)
 
@@ -195,7 +196,7 @@ def _work(tx: Tx, order: OrderRow, job: JobRow, frame: ReceiptFrame, chunks: Seq
         order=Order.decode(order.message),
         order_hash=frame.order_hash,
         offer=offer_of(tx, order.offer_hash),
-        payload=parse_payload(job.payload),
+        payload=None if is_sealed(job.payload) else parse_payload(job.payload),
         salt=order.salt,
         signer=order.signer,
         chunks=chunks,

@@ -22,15 +22,14 @@ from marketplace.protocol.payloads import (
     units_in_ceiling,
     units_out_ceiling,
 )
-from marketplace.protocol.phases import EndReason
+from marketplace.protocol.phases import CALLERS_FAULT, EndReason
 from marketplace.protocol.pricing import amount_due, full_price_down
+from marketplace.protocol.sealed import is_sealed
 from marketplace.protocol.signing import BadSignature, signer_of
 
 MAX_ATTEMPTS: Final = 3
 SKEW_MS: Final = 2_000
 MAX_JOB_MS: Final = 900_000
-# Finish reasons and refusals that any other node would repeat: the input itself cannot be run.
-CALLERS_FAULT: Final = frozenset({ErrorCode.INPUT_TOO_LONG, ErrorCode.INVALID_REQUEST, ErrorCode.UNSUPPORTED})
 _INT64: Final = (1 << 63) - 1
 
 
@@ -84,6 +83,16 @@ def check_order(order: Order, signer: str, facts: OrderFacts, now_ms: int) -> No
         raise BadRequest(ErrorCode.NODE_BUSY, f"node {facts.node_id} takes no new orders")
 
 
+def check_sealed(data: bytes) -> None:
+    """All that can be known of a sealed request here: its node opens it, and checks it before any work.
+
+    Raises:
+        BadRequest: it is not sealed.
+    """
+    if not is_sealed(data):
+        raise BadRequest(ErrorCode.INVALID_REQUEST, "what is said to be sealed is not", param="sealed")
+
+
 def check_payload(order: Order, offer: Offer, task: str, salt: bytes, data: bytes) -> Payload:
     """The payload an order commits to.
 
@@ -106,26 +115,27 @@ def check_payload(order: Order, offer: Offer, task: str, salt: bytes, data: byte
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """An order and what came back for it."""
+    """An order and what came back for it. `payload` is None where it is sealed: so is what came back."""
 
     order: Order
     order_hash: bytes
     offer: Offer
-    payload: Payload
+    payload: Payload | None
     salt: bytes
     signer: str
     chunks: Sequence[bytes]
     annex: bytes
 
 
-def check_receipt(receipt: Receipt, work: Work, now_ms: int) -> AnyAnnex:
-    """Whether a signed receipt is true to its order, response and price.
+def check_receipt(receipt: Receipt, work: Work, now_ms: int) -> str:
+    """How the work ended, once a signed receipt is true to its order, response and price.
+
+    Of sealed work only what the receipt itself says: the rest its buyer checks. How it ended is "" there.
 
     Raises:
         ProviderFault: it is not; the detail names the broken rule.
     """
-    annex = _annex(work.annex)
-    failed = receipt.status == ReceiptStatus.FAILED
+    finish = "" if work.payload is None else _check_content(receipt, work, work.payload)
     due = amount_due(
         work.offer,
         work.order,
@@ -137,18 +147,12 @@ def check_receipt(receipt: Receipt, work: Work, now_ms: int) -> AnyAnnex:
     _all_hold(
         (receipt.order_hash == work.order_hash, "it is for another order"),
         (receipt.status in set(ReceiptStatus), "its status is unknown"),
-        (receipt.response_hash == merkle.response_hash(work.salt, work.chunks), "responseHash does not fit"),
-        (receipt.exec_hash == exec_hash(work.annex), "execHash does not fit the annex"),
         (receipt.amount_atoms <= due, f"it asks {receipt.amount_atoms} atoms where {due} are due"),
         (receipt.finished_at_ms <= now_ms + SKEW_MS, "it is from the future"),
         (receipt.started_at_ms <= receipt.finished_at_ms, "it ends before it starts"),
-        (receipt.units_in == annex.units_in and receipt.units_out == annex.units_out, "units differ"),
-        (failed or receipt.units_in <= units_in_ceiling(work.payload), "it bills more input than was sent"),
-        (failed or receipt.units_out <= units_out_ceiling(work.payload), "it bills more output than allowed"),
         (receipt.energy_millijoules <= _INT64, "its energy is absurd"),
-        (failed or _is_answer(work, receipt.status), "the response is not an answer to the request"),
     )
-    return annex
+    return finish
 
 
 def receipt_signer(receipt: Receipt, domain: Domain, signature: bytes) -> str | None:
@@ -249,6 +253,21 @@ def _check_times(order: Order, facts: OrderFacts, now_ms: int) -> None:
         raise BadRequest(ErrorCode.OFFER_EXPIRED)
 
 
+def _check_content(receipt: Receipt, work: Work, payload: Payload) -> str:
+    """Whether request, response and annex are what the receipt says. Raises `ProviderFault`."""
+    annex = _annex(work.annex)
+    failed = receipt.status == ReceiptStatus.FAILED
+    _all_hold(
+        (receipt.response_hash == merkle.response_hash(work.salt, work.chunks), "responseHash does not fit"),
+        (receipt.exec_hash == exec_hash(work.annex), "execHash does not fit the annex"),
+        (receipt.units_in == annex.units_in and receipt.units_out == annex.units_out, "units differ"),
+        (failed or receipt.units_in <= units_in_ceiling(payload), "it bills more input than was sent"),
+        (failed or receipt.units_out <= units_out_ceiling(payload), "it bills more output than allowed"),
+        (failed or _is_answer(payload, work.chunks, receipt.status), "the response does not fit the request"),
+    )
+    return annex.finish
+
+
 def _annex(data: bytes) -> AnyAnnex:
     try:
         return read_annex(data)
@@ -262,9 +281,9 @@ def _all_hold(*rules: tuple[bool, str]) -> None:
             raise ProviderFault(ErrorCode.RECEIPT_INVALID, complaint)
 
 
-def _is_answer(work: Work, status: int) -> bool:
+def _is_answer(payload: Payload, chunks: Sequence[bytes], status: int) -> bool:
     try:
-        answer = Answer(work.chunks)
+        answer = Answer(chunks)
     except (ValueError, KeyError, TypeError, AttributeError):
         return False
-    return work.payload.misfit(answer, whole=status == ReceiptStatus.DONE) is None
+    return payload.misfit(answer, whole=status == ReceiptStatus.DONE) is None

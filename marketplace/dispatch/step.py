@@ -123,12 +123,16 @@ def issue(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """An order made and signed elsewhere, with the payload under it, and how its buyer wants it done."""
+    """An order made and signed elsewhere, with the payload under it, and how its buyer wants it done.
+
+    A `sealed` one has no salt here, and for its payload what only its node can open.
+    """
 
     order: Order
     signature: bytes
     salt: bytes
     payload: bytes
+    sealed: bool = False
     streamed: bool = False
     keep_ms: int | None = None
 
@@ -144,12 +148,16 @@ def place_signed(tx: Tx, given: Given, fresh: JobRow, domain: Domain, timing: Ti
     session, listing = _named(tx, order)
     facts = _facts(tx, session, listing)
     rules.check_order(order, _signer(given, domain), facts, timing.now_ms)
-    payload = rules.check_payload(order, listing.offer, listing.task, given.salt, given.payload)
+    if given.sealed:
+        rules.check_sealed(given.payload)
+    else:
+        rules.check_payload(order, listing.offer, listing.task, given.salt, given.payload)
     if jobs.order_at(tx, session.session_id, order.seq) is not None:
         raise BadRequest(ErrorCode.ORDER_REPLAYED, f"seq {order.seq} of this session has another order")
     sessions.reserve_at(tx, session.session_id, order.max_amount_atoms, order.seq)
     job = fresh
-    job.key, job.task, job.payload = session.key, payload.task, given.payload
+    # Another task than the offer's is refused: here, or of a sealed request by its node.
+    job.key, job.task, job.payload = session.key, listing.task, given.payload
     job.model_id, job.model_name = listing.model_id, listing.model_name
     job.max_cost_atoms, job.deadline_ms = order.max_amount_atoms, order.deadline_ms
     row = _order_row(order, job, listing, given.salt, domain, timing)

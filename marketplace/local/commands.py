@@ -85,8 +85,10 @@ def broker(server: Path, port: int, layout: Layout) -> Command:
     return Command(name=BROKER, argv=argv, cwd=layout.home(BROKER), log=layout.log(BROKER), restart=True)
 
 
-def gateway(where: Addresses, layout: Layout, relayer_key: str, database_url: str | None) -> Command:
-    """The gateway, with its loops inside."""
+def gateway(
+    where: Addresses, layout: Layout, relayer_key: str, database_url: str | None, more: Mapping[str, str]
+) -> Command:
+    """The gateway, with its loops inside. Settings in `more` win over these."""
     home = layout.home(GATEWAY)
     env = {
         "WATT_HOST": HOST,
@@ -98,6 +100,7 @@ def gateway(where: Addresses, layout: Layout, relayer_key: str, database_url: st
         "WATT_RELAYER_KEY": relayer_key,
         # Everything here is on this machine, receivers of webhooks too.
         "WATT_WEBHOOK_ALLOW_LOOPBACK": "true",
+        **more,
     }
     argv = [sys.executable, "-m", "marketplace.main"]
     return Command(name=GATEWAY, argv=argv, cwd=home, log=layout.log(GATEWAY), env=env, restart=True)

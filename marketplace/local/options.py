@@ -32,6 +32,7 @@ class UpOptions:
         grace_seconds: time to stop in peace before a process is killed.
         database_url: of the gateway, empty at each start, for the chain forgets; None is SQLite in data_dir.
         node_settings: more `WATT_NODE_…` settings for every node; they win over the built-in ones.
+        gateway_settings: likewise more `WATT_…` settings for the gateway.
         broker_url: of all nodes, as in `amqp://…`; None starts the bundled Valkey.
     """
 
@@ -45,3 +46,4 @@ class UpOptions:
     database_url: str | None = None
     broker_url: str | None = None
     node_settings: Mapping[str, str] = field(default_factory=dict)
+    gateway_settings: Mapping[str, str] = field(default_factory=dict)

@@ -172,8 +172,9 @@ class _Run:
 
     def _start_gateway(self, where: commands.Addresses, word: str) -> None:
         with self._step("gateway", "starting") as done:
-            key, database = treasury.relayer().private_key, self._options.database_url
-            self._supervisor.start(commands.gateway(where, self._layout, key, database))
+            key, options = treasury.relayer().private_key, self._options
+            more = options.gateway_settings
+            self._supervisor.start(commands.gateway(where, self._layout, key, options.database_url, more))
 
             def ready() -> bool:
                 failing = probes.not_ready(where.gateway_url)

@@ -115,6 +115,8 @@ def decode_base64(text: Any) -> bytes:
 def _read(data: Any) -> dict[str, Any]:
     if not isinstance(data, dict) or data["version"] != VERSION or isinstance(data["version"], bool):
         raise ValueError(f"version must be {VERSION}")
+    if data.get("sealed"):
+        raise ValueError("it is sealed; only the key that ordered opens it (`Wattline.receipt`)")
     offer, offer_signature = signed_message(Offer, data["offer"])
     order, order_signature = signed_message(Order, data["order"])
     receipt, receipt_signature = signed_message(Receipt, data["receipt"])

@@ -71,6 +71,7 @@ class ErrorCode(StrEnum):
     DEADLINE_PASSED = "deadline_passed"
     CANCELLED = "cancelled"
     CONTENT_DELETED = "content_deleted"
+    SEAL_UNUSABLE = "seal_unusable"
     RATE_LIMITED = "rate_limited"
     CHAIN_UNAVAILABLE = "chain_unavailable"
     WRONG_CHAIN = "wrong_chain"
@@ -164,6 +165,9 @@ SPECS: Final[dict[ErrorCode, ErrorSpec]] = {
     _C.CANCELLED: ErrorSpec(410, "Job was cancelled", "Nothing was charged; place it again if you want it."),
     _C.CONTENT_DELETED: ErrorSpec(
         410, "Content was deleted", "Use your own copy; hashes, amounts and receipt stay: GET /v1/jobs/{id}."
+    ),
+    _C.SEAL_UNUSABLE: ErrorSpec(
+        422, "Seal does not open", "Seal it anew to the node's key on the chain, or order without a seal."
     ),
     _C.RATE_LIMITED: ErrorSpec(429, "Too many calls", "Wait as Retry-After says.", True),
     _C.CHAIN_UNAVAILABLE: ErrorSpec(503, "Chain does not answer", "Check the RPC endpoint.", True),

@@ -94,6 +94,10 @@ ENDINGS: Final[dict[EndReason, Ending]] = {
 }
 
 
+# Finish reasons and refusals that any other node would repeat: the input itself cannot be run.
+CALLERS_FAULT: Final = frozenset({ErrorCode.INPUT_TOO_LONG, ErrorCode.INVALID_REQUEST, ErrorCode.UNSUPPORTED})
+
+
 class SessionStatus(StrEnum):
     """Where a session's money stands; derived from chain facts, never stored."""
 

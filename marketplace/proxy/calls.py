@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from marketplace.client.aio import AsyncWattline
 from marketplace.client.asks import Ask
 from marketplace.client.callbook import Once
@@ -17,12 +19,22 @@ from marketplace.protocol.annex import read_annex
 from marketplace.protocol.errors import BadRequest, Broken, ErrorCode, WattError
 from marketplace.protocol.hexes import keccak
 from marketplace.protocol.money import format_atoms, parse_atoms
-from marketplace.protocol.payloads import ChatPayload, Payload, canonical_json
+from marketplace.protocol.payloads import (
+    BLANK_MODEL,
+    ChatPayload,
+    Payload,
+    build_payload,
+    canonical_json,
+    units_in_ceiling,
+    units_out_ceiling,
+)
 from marketplace.proxy import problems
 from marketplace.proxy.feed import Feed, Feeds
 
 BUDGET_LEFT: Final = "x-watt-budget-left"
 REPLAYED: Final = "idempotent-replayed"
+# All that a quote for a call to be sealed may tell of it.
+_TOLD: Final = ("model", "task", "units", "max_cost", "node")
 AnyCall = requests.ChatCall | requests.EmbedCall | requests.TaskCall
 
 
@@ -83,7 +95,8 @@ class Proxy:
         return self._feeds.start(self.client.work.run(ask, most, streamed=streamed, once=once))
 
     def quote_body(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Body of a quote, inside the bounds."""
+        """Body of a quote, inside the bounds; where calls are sealed it tells only how large this one is."""
+        body = sized(body) if self.client.desk.seal else body
         atoms = self._most_atoms(body.get("max_cost"))
         most = {} if atoms is None else {"max_cost": format_atoms(atoms, self._decimals)}
         node = {"node": self._bounds.node} if self._bounds.node and not body.get("node") else {}
@@ -166,6 +179,31 @@ def chat_payload(call: requests.ChatCall) -> ChatPayload:
         raise BadRequest(ErrorCode.UNSUPPORTED, "one choice a call: n must be 1", param="n")
     payload = call.payload(0)
     return payload.model_copy(update={"seed": None}) if call.seed is None else payload
+
+
+def sized(body: dict[str, Any]) -> dict[str, Any]:
+    """A quote's body with the call's size in place of what it says. Raises `BadRequest`."""
+    rest: dict[str, Any] = {name: body[name] for name in _TOLD if name in body}
+    if "units" in body:
+        return rest
+    try:
+        payload = _quoted(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadRequest(ErrorCode.INVALID_REQUEST, f"{where}: {first['msg']}", param=where) from error
+    units = {"input": units_in_ceiling(payload), "output": units_out_ceiling(payload)}
+    return rest | {"task": payload.task, "units": units}
+
+
+def _quoted(body: dict[str, Any]) -> Payload:
+    if "messages" in body:
+        return chat_payload(requests.ChatCall.model_validate(body))
+    if "input" in body:
+        return requests.EmbedCall.model_validate(body).payload()
+    if not isinstance(body.get("body"), dict):
+        raise BadRequest(ErrorCode.INVALID_REQUEST, "give one of messages, input, body and units")
+    return build_payload(str(body.get("task")), BLANK_MODEL, body["body"])
 
 
 def event(data: Any) -> str:

@@ -190,7 +190,9 @@ def daemon_for(settings: NodeSettings, worker_app: str) -> Daemon:
         options=_options(settings, DEPLOYMENT, "bench", worker_app),
         ledger=Ledger(settings.ledger),
         chain=chain,
-        identity=lambda node_id: Identity(node_id=node_id, signer=NODE, domain=domain),
+        identity=lambda node_id: Identity(
+            node_id=node_id, signer=NODE, domain=domain, encryption_secret=bytes(32)
+        ),
         terms=lambda node_id, epoch: Terms(
             node_id=node_id,
             epoch=epoch,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,8 @@ def server(market: FakeMarket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
     async def open_async(options: dict[str, Any]) -> AsyncWattline:
         assert options["key"].address == BUYER.address
-        return AsyncWattline(market.desk(BUYER, Journal(options["journal_path"])), buyer=BUYER)
+        desk = market.desk(BUYER, Journal(options["journal_path"]))
+        return AsyncWattline(replace(desk, seal=options["seal"]), buyer=BUYER)
 
     monkeypatch.setattr(wiring, "open_async", open_async)
     monkeypatch.setattr(served, "serve", made)
@@ -76,9 +78,22 @@ def test_it_says_where_it_is_and_what_each_call_cost(watt: Watt, server: Server)
 
 def test_json_is_one_object_when_it_is_ready(watt: Watt, server: Server) -> None:
     ran = watt("proxy", "--budget", "0.5", "--json")
-    assert set(ran.json) == {"url", "key", "gateway", "budget"}
-    assert (ran.json["url"], ran.json["budget"]["left"]) == (URL, "0.50")
+    assert set(ran.json) == {"url", "key", "gateway", "budget", "sealed"}
+    assert (ran.json["url"], ran.json["budget"]["left"], ran.json["sealed"]) == (URL, "0.50", False)
     assert ran.err == ""
+
+
+@pytest.mark.parametrize("told", ["--seal", "WATT_PROXY_SEAL"])
+def test_sealing_is_said_and_holds_for_every_call(
+    watt: Watt, server: Server, market: FakeMarket, monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    if told != "--seal":
+        monkeypatch.setenv(told, "1")
+    ran = watt("proxy", *(["--seal"] if told == "--seal" else []))
+    assert "sealed: only the node that does a job reads its input and output" in ran.err
+    # No node of this market has a key that could be sealed to, and nothing is sent in plain instead.
+    assert server.answers[0].json()["code"] == "seal_unusable"
+    assert market.orders == []
 
 
 def test_budget_goes_on_where_the_last_run_ended(watt: Watt, server: Server, market: FakeMarket) -> None:

@@ -165,10 +165,13 @@ class FakeMarket:
     def quotes(self, body: dict[str, Any]) -> Any:
         if body["model"] not in self.names:
             return ErrorCode.UNKNOWN_MODEL
-        fields = {k: body[k] for k in ("messages", "max_tokens", "input") if k in body}
-        data = {"task": body["task"], "model": to_hex(MODEL_ID), **fields, **body.get("body", {})}
-        payload = parse_payload(json.dumps(data).encode())
-        units = (units_in_ceiling(payload), units_out_ceiling(payload))
+        if "units" in body:
+            units = (body["units"]["input"], body["units"]["output"])
+        else:
+            fields = {k: body[k] for k in ("messages", "max_tokens", "input") if k in body}
+            data = {"task": body["task"], "model": to_hex(MODEL_ID), **fields, **body.get("body", {})}
+            payload = parse_payload(json.dumps(data).encode())
+            units = (units_in_ceiling(payload), units_out_ceiling(payload))
         most = round(float(body["max_cost"]) * 1e6) if "max_cost" in body else None
         rows = []
         for node in sorted(self.nodes.values(), key=lambda n: n.price_per_job):

@@ -51,6 +51,9 @@ NO_KEY = KeyState(
 )
 
 
+_FINISHES = {"fail, cancelled": "cancelled", "fail, input_too_long": "input_too_long"}
+
+
 class Clock:
     """Time that passes only when somebody sleeps."""
 
@@ -206,7 +209,7 @@ class FakeNode:
             seed=str(seed_of(payload, order.digest(DOMAIN))),
             units_in=5,
             units_out=units_out,
-            finish="cancelled" if self.behaviour == "fail, cancelled" else "error" if failed else "stop",
+            finish=_FINISHES.get(self.behaviour, "error" if failed else "stop"),
             device_microseconds=900,
             energy_method="none",
         ).encode()

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from marketplace.client import aio
+from marketplace.client import opening
 from marketplace.client.aio import AsyncWattline
 from marketplace.client.caps import DAY_SECONDS, forecast
 from marketplace.client.gateway import Gateway
@@ -71,7 +71,7 @@ async def test_client_of_a_revoked_key_does_not_open(
 ) -> None:
     fake = FakeChain()
     fake.keys[BUYER.address, AGENT.address] = dataclasses.replace(NO_KEY, expires_at=expires_at, nonce=nonce)
-    monkeypatch.setattr(aio, "_connect", lambda _rpc_url, _deployment: fake)
+    monkeypatch.setattr(opening, "_connect", lambda _rpc_url, _deployment: fake)
     options = {
         "gateway_url": "http://gateway.test",
         "rpc_url": "",

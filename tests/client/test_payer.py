@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from marketplace.client import aio
+from marketplace.client import opening
 from marketplace.client.aio import AsyncWattline
 from marketplace.client.payer import Grant
 from marketplace.client.problems import hint_of
@@ -61,7 +61,7 @@ async def test_client_signs_for_the_list_the_escrow_has(monkeypatch: pytest.Monk
         NO_KEY, expires_at=1 << 40, nonce=2, nodes_root=nodelist.root((3,))
     )
     fake.add_node(3, FakeNode(3).signer.address)
-    monkeypatch.setattr(aio, "_connect", lambda _rpc_url, _deployment: fake)
+    monkeypatch.setattr(opening, "_connect", lambda _rpc_url, _deployment: fake)
     opened = await AsyncWattline.open(
         gateway_url="http://gateway.test",
         rpc_url="http://rpc.test",

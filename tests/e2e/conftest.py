@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MarketUnderTest]:
-    running = MarketUnderTest(tmp_path_factory.mktemp("market"), CALM)
+    running = MarketUnderTest(tmp_path_factory.mktemp("market"), CALM, tapped=True)
     running.start()
     yield running
     assert running.stop() == 0

@@ -18,6 +18,7 @@ from marketplace.local.market import Market
 from marketplace.local.options import Style, UpOptions
 from marketplace.local.up import run_up
 from tests.e2e.checker import Evidence, SignedReceipt, fold
+from tests.e2e.wiretap import Wiretap
 from tests.e2e.witness import Witness
 
 MODELS = Path(os.environ.get("WATT_MODELS_DIR", "build/models"))
@@ -26,16 +27,21 @@ MODELS = Path(os.environ.get("WATT_MODELS_DIR", "build/models"))
 class MarketUnderTest:
     """`watt up` in a thread of its own, with the same processes as everybody's."""
 
-    def __init__(self, data_dir: Path, node_settings: dict[str, str]) -> None:
+    def __init__(self, data_dir: Path, node_settings: dict[str, str], *, tapped: bool = False) -> None:
+        """A `tapped` one can be listened to: its nodes come by a wiretap, and its gateway logs all it can."""
         self.data_dir = data_dir
+        port = free_port()
+        self.tap = Wiretap(port).start() if tapped else None
+        to_gateway = {"WATT_NODE_GATEWAY_URL": self.tap.link_url} if self.tap else {}
         self._stop = threading.Event()
         self._code: int | None = None
         self._options = UpOptions(
             data_dir=data_dir,
             models_dir=MODELS,
             style=Style.JSON,
-            node_settings=node_settings,
-            port=free_port(),
+            node_settings=node_settings | to_gateway,
+            gateway_settings={"WATT_LOG_LEVEL": "DEBUG"} if tapped else {},
+            port=port,
         )
         self._thread = threading.Thread(target=self._run, name="market", daemon=True)
 
@@ -49,6 +55,8 @@ class MarketUnderTest:
         """Stops it in peace; its exit code."""
         self._stop.set()
         self._thread.join(120)
+        if self.tap:
+            self.tap.stop()
         assert self._code is not None, "the market did not stop"
         return self._code
 

@@ -173,7 +173,7 @@ def test_every_task_has_two_nodes_at_different_prices() -> None:
 
 def test_keys_of_a_command_do_not_show(tmp_path: Path) -> None:
     where = commands.Addresses(rpc_url="r", gateway_port=1, broker_url="b")
-    assert "0xfeed" not in repr(commands.gateway(where, Layout(tmp_path), "0xfeed", None))
+    assert "0xfeed" not in repr(commands.gateway(where, Layout(tmp_path), "0xfeed", None, {}))
     assert "0xfeed" not in repr(
         commands.node(
             commands.NODES[0], where, Layout(tmp_path), owner_key="0xfeed", models_dir=tmp_path, more={}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from marketplace.protocol import sealing
 from marketplace.protocol.annex import Profile
 from marketplace.protocol.batches import SHORT_ID_BYTES
 from marketplace.protocol.eip712 import Domain
@@ -24,6 +25,7 @@ from marketplace.protocol.payloads import (
     finish_chunk,
     text_chunk,
 )
+from marketplace.protocol.sealed import BuyerSeal
 from marketplace.protocol.signing import Signer
 from marketplace.protocol.wire import OrderFrame, Signed
 from worker.inference.engine import Chunk, Emit, EngineJob, Outcome, Sink
@@ -37,6 +39,7 @@ from worker.settle.vouchers import VoucherDesk
 
 DOMAIN = Domain(31_337, "0x5FbDB2315678afecb367f032d93F642f64180aa3")
 NODE = Signer(b"\x01" * 32)
+ENCRYPTION, REPLY = b"\x04" * 32, b"\x0e" * 32
 KEY = Signer(b"\x02" * 32)
 STRANGER = Signer(b"\x03" * 32)
 NODE_ID = 7
@@ -181,6 +184,7 @@ class Bench:
             tasks=lambda: self.served,
             grace_seconds=900,
             now_ms=self.clock,
+            encryption_secret=ENCRYPTION,
         )
 
     def sell(self, **changes: Any) -> Offer:
@@ -238,6 +242,18 @@ class Bench:
             payload=data,
             lease_until_ms=self.clock.ms + lease_ms,
         )
+
+    def sealed_frame(
+        self, seq: int = 1, *, to: bytes = ENCRYPTION, inside: bytes | None = None, **changes: Any
+    ) -> OrderFrame:
+        """The same order sealed to a node's secret; `inside` is in place of its payload."""
+        plain = self.frame(seq, **changes)
+        order = Order.decode(plain.order.message)
+        order = replace(order, reply_key=sealing.public_key(REPLY))
+        signed = Signed(message=order.encode(), signature=KEY.sign(order, self.domain))
+        seal = BuyerSeal.of(REPLY, sealing.public_key(to), order.digest(self.domain))
+        payload = seal.seal(plain.salt, plain.payload if inside is None else inside)
+        return plain.model_copy(update={"order": signed, "salt": b"", "payload": payload})
 
     def take(self, seq: int = 1, **changes: Any) -> bytes:
         """Takes an order; gives its hash."""

@@ -8,6 +8,7 @@ from threading import Lock
 from typing import Any, Final
 
 from marketplace.protocol.errors import BadRequest, ErrorCode
+from marketplace.protocol.sealed import Responses
 from worker.ledger.base import Database, Plain
 from worker.ledger.orders import UNFINISHED, HeldOrder
 
@@ -19,6 +20,7 @@ _ADD: Final = (
     " state, worker, worker_lease_until_ms, attempts, task_sent_at_ms)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_ADD_SEAL: Final = "INSERT INTO seal (order_hash, secret) VALUES (?, ?)"
 _TAKEN: Final = "SELECT 1 FROM job_order WHERE session_id = ? AND seq = ?"
 _VOUCHER: Final = "SELECT through_seq, amount_atoms FROM voucher WHERE session_id = ?"
 _OWED: Final = (
@@ -65,13 +67,21 @@ class Acceptance:
         self._database = database
         self._turn = turn
 
-    def take(self, order: HeldOrder, judge: Callable[[Usage], None], *, pays_after: int) -> None:
+    def take(
+        self,
+        order: HeldOrder,
+        judge: Callable[[Usage], None],
+        *,
+        pays_after: int,
+        seal: Responses | None = None,
+    ) -> None:
         """Stores an order when `judge` finds that all that is promised still fits.
 
         Args:
             order: the order, every other check passed.
             judge: raises `BadRequest` to refuse.
             pays_after: sessions that expired before this (Unix seconds) no longer count as exposure.
+            seal: what its answer is sealed with; None for a plain one.
 
         Raises:
             BadRequest: judged too much, or the place in the session is taken.
@@ -83,6 +93,8 @@ class Acceptance:
             judge(_usage(plain, order.session_id, pays_after))
             fields = asdict(order)
             plain.run(_ADD, tuple(fields[name] for name in _FIELDS))
+            if seal is not None:
+                plain.run(_ADD_SEAL, (order.order_hash, seal.secret))
 
     def usage(self, session_id: bytes, *, pays_after: int) -> Usage:
         """What is promised out of a session now."""

@@ -14,6 +14,7 @@ from worker.ledger.offers import Offers
 from worker.ledger.openings import Openings
 from worker.ledger.orders import Orders
 from worker.ledger.receipts import Receipts
+from worker.ledger.seals import Seals
 from worker.ledger.sessions import Sessions
 from worker.ledger.signing import Signing
 from worker.ledger.traces import Traces
@@ -46,6 +47,7 @@ class Ledger:
         self.chunks = Chunks(self.database)
         self.cancels = Cancels(self.database)
         self.receipts = Receipts(self.database)
+        self.seals = Seals(self.database)
         self.traces = Traces(self.database)
         self.vouchers = Vouchers(self.database, turn)
         self.claims = Claims(self.database)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
+from marketplace.protocol.sealed import Responses
 from marketplace.protocol.wire import ChunkFrame, Frame, ReceiptFrame, Signed
 from worker.ledger import Ledger, News
 from worker.node.rules import MAX_SKEW_MS
@@ -26,6 +27,7 @@ class Delivery:
         self._poll_seconds = poll_seconds
         self._next: dict[bytes, int] = {}
         self._receipts_sent: set[bytes] = set()
+        self._seals: dict[bytes, Responses | None] = {}
         self._dirty: set[bytes] = set()
         self._wake = asyncio.Event()
         self._ended = asyncio.Event()
@@ -51,6 +53,7 @@ class Delivery:
     def done(self, order_hash: bytes) -> None:
         """The gateway has the receipt."""
         self._next.pop(order_hash, None)
+        self._seals.pop(order_hash, None)
         self._ended.set()
         self._receipts_sent.discard(order_hash)
 
@@ -82,24 +85,34 @@ class Delivery:
                 if order_hash in self._next and order_hash not in self._receipts_sent
             }
             if waiting:
+                seals = await self._seals_of(waiting)
                 # One look for all orders: a look each would cost more than what it finds.
                 for news in await asyncio.to_thread(self._ledger.chunks.news, waiting):
-                    await self._push(news, send)
+                    await self._push(news, seals[news.order_hash], send)
 
-    async def _push(self, news: News, send: Send) -> None:
+    async def _seals_of(self, waiting: Iterable[bytes]) -> dict[bytes, Responses | None]:
+        """What seals the answer of each order that came sealed: nothing of it leaves in plain."""
+        unknown = [order_hash for order_hash in waiting if order_hash not in self._seals]
+        if unknown:
+            found = await asyncio.to_thread(self._ledger.seals.among, unknown)
+            self._seals.update((order_hash, found.get(order_hash)) for order_hash in unknown)
+        return {order_hash: self._seals[order_hash] for order_hash in waiting}
+
+    async def _push(self, news: News, seal: Responses | None, send: Send) -> None:
         order_hash = news.order_hash
         for index, body in news.bodies:
             if self._next.get(order_hash) != index:
                 # Confirmed or started over while a frame was on its way.
                 return
-            await send(ChunkFrame(order_hash=order_hash, index=index, body=body))
+            sent = body if seal is None else seal.seal_chunk(index, body)
+            await send(ChunkFrame(order_hash=order_hash, index=index, body=sent))
             if self._next.get(order_hash) != index:
                 return
             self._next[order_hash] = index + 1
         if news.ended:
-            await self._push_receipt(order_hash, send)
+            await self._push_receipt(order_hash, seal, send)
 
-    async def _push_receipt(self, order_hash: bytes, send: Send) -> None:
+    async def _push_receipt(self, order_hash: bytes, seal: Responses | None, send: Send) -> None:
         found = await asyncio.to_thread(self._ledger.receipts.leased, order_hash)
         # While it was read, the order may have been confirmed, or started over with chunks to send first.
         if found is None or self._next.get(order_hash) != found[0].chunks:
@@ -116,7 +129,7 @@ class Delivery:
             ReceiptFrame(
                 order_hash=order_hash,
                 receipt=Signed(message=receipt.message, signature=receipt.signature),
-                annex=receipt.annex,
+                annex=receipt.annex if seal is None else seal.seal_annex(receipt.annex),
                 chunks=receipt.chunks,
             )
         )

@@ -11,6 +11,7 @@ from typing import Final
 from marketplace.protocol.errors import BadRequest, ErrorCode, WattError
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Offer, Order
+from marketplace.protocol.sealed import Responses, is_sealed, open_request
 from marketplace.protocol.wire import OrderFrame
 from marketplace.telemetry.logs import get_logger
 from marketplace.telemetry.names import Log
@@ -83,14 +84,19 @@ class Intake:
         tasks: Callable[[], Mapping[bytes, str] | None],
         grace_seconds: int,
         now_ms: Callable[[], int],
+        encryption_secret: bytes,
     ) -> None:
-        """`tasks` gives the models served, to their task; None while none can be run."""
+        """`tasks` gives the models served, to their task; None while none can be run.
+
+        `encryption_secret` opens sealed requests; its public key is the node's in the registry.
+        """
         self._ledger = ledger
         self._sessions = sessions
         self._terms = terms
         self._tasks = tasks
         self._grace_seconds = grace_seconds
         self._now_ms = now_ms
+        self._encryption_secret = encryption_secret
         self._refused: OrderedDict[bytes, tuple[int, WattError]] = OrderedDict()
         self.draining = False
 
@@ -149,25 +155,45 @@ class Intake:
         if tasks is None:
             raise BadRequest(ErrorCode.NODE_BUSY, "this node's models are being loaded")
         offer = check_offer(order, self._offer(order.offer_hash), tasks)
-        check_payload(order, frame.salt, frame.payload, offer, tasks)
+        frame, seal = self._opened(asked, frame, offer, tasks)
         session = self._sessions.get(order.session_id, asked.key)
         held = _held(asked, frame, gateway, now_ms)
         try:
-            self._store(order, held, session)
+            self._store(order, held, session, seal)
         except BadRequest as error:
             if error.code is not ErrorCode.SESSION_UNDERFUNDED:
                 raise
             # It may have been topped up since it was read. One that is unknown was asked for just now.
-            self._store(order, held, self._sessions.refresh(order.session_id, asked.key))
+            self._store(order, held, self._sessions.refresh(order.session_id, asked.key), seal)
 
-    def _store(self, order: Order, held: HeldOrder, session: HeldSession | None) -> None:
+    def _opened(
+        self, asked: _Asked, frame: OrderFrame, offer: Offer, tasks: Mapping[bytes, str]
+    ) -> tuple[OrderFrame, Responses | None]:
+        """The frame with its content checked and in plain, and what the answer is sealed with."""
+        order = asked.order
+        if not is_sealed(frame.payload):
+            check_payload(order, frame.salt, frame.payload, offer, tasks)
+            return frame, None
+        opened = open_request(self._encryption_secret, order, asked.order_hash, frame.payload)
+        try:
+            check_payload(order, opened.salt, opened.payload, offer, tasks)
+        except BadRequest as error:
+            # The gateway hears which rule it broke, and nothing of what is inside.
+            raise BadRequest(error.code, "the sealed request was refused") from error
+        inside = {"salt": opened.salt, "payload": opened.payload}
+        return frame.model_copy(update=inside), opened.responses
+
+    def _store(
+        self, order: Order, held: HeldOrder, session: HeldSession | None, seal: Responses | None
+    ) -> None:
         now_ms = self._now_ms()
         facts = check_session(order, _facts(session), self._terms, now_ms)
 
         def judge(usage: Usage) -> None:
             check_promises(order, facts, _promised(usage), self._terms)
 
-        self._ledger.acceptance.take(held, judge, pays_after=now_ms // 1000 - self._grace_seconds)
+        pays_after = now_ms // 1000 - self._grace_seconds
+        self._ledger.acceptance.take(held, judge, pays_after=pays_after, seal=seal)
 
     def _offer(self, offer_hash: bytes) -> Offer | None:
         held = self._ledger.offers.get(offer_hash)

@@ -151,6 +151,7 @@ def assemble(
         tasks=tasks,
         grace_seconds=options.grace_seconds,
         now_ms=node.now_ms,
+        encryption_secret=node.identity.encryption_secret,
     )
     desk = ReceiptDesk(node.ledger, node.identity.signer, node.identity.domain, node.now_ms)
     reconciler = Reconciler(

@@ -22,7 +22,7 @@ from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Order, Voucher
 from marketplace.protocol.money import format_atoms
-from marketplace.protocol.payloads import BLANK_MODEL, Payload, build_payload, canonical_json
+from marketplace.protocol.payloads import BLANK_MODEL, Payload, build_payload, canonical_json, task_type
 from marketplace.quoting import rules
 from marketplace.quoting.step import quote
 from marketplace.settlement import step as settlement
@@ -31,26 +31,40 @@ from marketplace.store.offers import Listing
 from marketplace.store.tables import JobRow, ReceiptRow, Tx
 
 
+class Units(BaseModel):
+    """How large a call is at most, of which no more is told."""
+
+    input: int = Field(ge=0, lt=1 << 32)
+    output: int = Field(ge=0, lt=1 << 32)
+
+
 class QuoteCall(BaseModel):
-    """Body of `POST /v1/quotes`: a call that is not made. Other tasks than chat and embed have a `body`."""
+    """Body of `POST /v1/quotes`: a call that is not made. Other tasks than chat and embed have a `body`.
+
+    Of a call that will be sealed, `task` and `units` are enough.
+    """
 
     model: str = Field(min_length=1, max_length=128, pattern=requests.PLAIN)
     task: str | None = Field(default=None, max_length=32)
     messages: list[requests.Turn] | None = None
     input: str | list[str] | None = None
     body: dict[str, Any] | None = Field(default=None, description="Fields of the task's payload.")
+    units: Units | None = Field(default=None, description="Most units it can be billed for, in its place.")
     max_tokens: int | None = Field(default=None, ge=1, le=32_768)
     max_cost: str | float | None = None
     node: int | None = Field(default=None, ge=1, lt=1 << 32)
 
 
 class OrderCall(BaseModel):
-    """Body of `POST /v1/jobs`: an order signed by a session's key, and what it is for."""
+    """Body of `POST /v1/jobs`: an order signed by a session's key, and what it is for: plain, or sealed."""
 
     order: dict[str, Any]
     signature: str
-    salt: str
-    payload: str = Field(description="Base64 of the canonical request bytes.")
+    salt: str | None = None
+    payload: str | None = Field(default=None, description="Base64 of the canonical request bytes.")
+    sealed: str | None = Field(
+        default=None, description="Base64 of salt and request, sealed to the order's node; in place of both."
+    )
     stream: bool = False
     retain: str | None = Field(default=None, max_length=16, description=requests.RETAIN)
 
@@ -91,11 +105,13 @@ def _orders(router: APIRouter, market: Market) -> None:
     @router.post("/v1/jobs", status_code=202)
     async def place(call: OrderCall, request: Request) -> Response:
         """Sends on an order signed elsewhere; the same order again is the same job."""
+        salt, payload = _content(call)
         given = Given(
             order=messages.read(Order, call.order, "order"),
             signature=messages.blob(call.signature, "signature"),
-            salt=messages.blob(call.salt, "salt", 32),
-            payload=_base64(call.payload),
+            salt=salt,
+            payload=payload,
+            sealed=call.sealed is not None,
             streamed=call.stream,
             keep_ms=retention.keep_ms(market.terms, request, call.retain),
         )
@@ -193,7 +209,7 @@ async def _quotes(market: Market, call: QuoteCall) -> dict[str, Any]:
         if call.max_cost is None
         else money.to_atoms(call.max_cost, deployment.token_decimals, "max_cost")
     )
-    need = rules.need_of(_payload(call), limit, call.node)
+    need = _need(call, limit)
     now, least = market.clock(), deployment.min_stake_atoms
     # The same question gets the same version of a model that is on trial.
     ticket = canonical_json(call.model_dump(mode="json"))
@@ -209,10 +225,24 @@ async def _quotes(market: Market, call: QuoteCall) -> dict[str, Any]:
     }
 
 
-def _payload(call: QuoteCall) -> Payload:
-    if [call.messages, call.input, call.body].count(None) != 2:
-        detail = "give one of messages, input and body"
+def _need(call: QuoteCall, limit: int | None) -> rules.Need:
+    if [call.messages, call.input, call.body, call.units].count(None) != 3:
+        detail = "give one of messages, input, body and units"
         raise BadRequest(ErrorCode.INVALID_REQUEST, detail, param="messages")
+    if call.units is None:
+        return rules.need_of(_payload(call), limit, call.node)
+    task = call.task or ""
+    task_type(task)
+    return rules.Need(
+        task=task,
+        units_in=call.units.input,
+        units_out=call.units.output,
+        max_cost_atoms=limit,
+        node_id=call.node,
+    )
+
+
+def _payload(call: QuoteCall) -> Payload:
     if call.body is not None:
         return build_payload(call.task or "", BLANK_MODEL, call.body)
     if call.messages is not None:
@@ -263,8 +293,18 @@ def _receipt(tx: Tx, receipt_id: str) -> ReceiptRow:
     return row
 
 
-def _base64(text: str) -> bytes:
+def _content(call: OrderCall) -> tuple[bytes, bytes]:
+    """Salt and payload; of a sealed request no salt, and its one sealed text."""
+    if call.sealed is not None and call.salt is None and call.payload is None:
+        return b"", _base64(call.sealed, "sealed")
+    if call.sealed is not None or call.salt is None or call.payload is None:
+        detail = "give salt and payload, or sealed alone"
+        raise BadRequest(ErrorCode.INVALID_REQUEST, detail, param="payload")
+    return messages.blob(call.salt, "salt", 32), _base64(call.payload, "payload")
+
+
+def _base64(text: str, name: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise BadRequest(ErrorCode.INVALID_REQUEST, "payload must be base64", param="payload") from error
+        raise BadRequest(ErrorCode.INVALID_REQUEST, f"{name} must be base64", param=name) from error

@@ -11,7 +11,7 @@ from marketplace.protocol import wire
 from marketplace.protocol.messages import Offer, Receipt, ReceiptStatus
 from marketplace.protocol.signing import signer_of
 from tests.worker.gateway import FakeGateway
-from tests.worker.support import DOMAIN, GATEWAY, MODEL_ID, NODE, NODE_ID, Bench
+from tests.worker.support import DOMAIN, ENCRYPTION, GATEWAY, MODEL_ID, NODE, NODE_ID, Bench
 from worker.ledger import NewChunk, OrderState
 from worker.node.delivery import Delivery
 from worker.node.facts import INFER, Notes
@@ -71,7 +71,7 @@ class Linked:
         node = Node(
             ledger=bench.ledger,
             chain=bench.chain,
-            identity=Identity(node_id=NODE_ID, signer=NODE, domain=DOMAIN),
+            identity=Identity(node_id=NODE_ID, signer=NODE, domain=DOMAIN, encryption_secret=ENCRYPTION),
             terms=bench.terms,
             options=options,
             now_ms=bench.clock,
