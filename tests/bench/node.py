@@ -24,8 +24,10 @@ from tests.assure.figures import Figure, Part, digits, percent, table
 from tests.assure.report import ROOT, write
 from tests.bench import failover, node_exact, node_load, node_runs, overhead
 from tests.bench.node_load import MODELS, REAL, Request
-from tests.bench.node_runs import Rate, Run, rate
+from tests.bench.node_runs import Asked, Rate, Run, rate
 
+# How each works, and on what.
+Contenders = dict[str, tuple[Callable[[Sequence[Asked]], int], Sequence[Asked]]]
 # Pages and batch sizes of transformers' continuous batching; the best for each model counts.
 _PAGES: Final = ((32, 256), (256, 256))
 
@@ -69,7 +71,7 @@ def generation(name: str, size: Size, home: Path) -> Iterator[Figure]:
             "batched": (batched, requests),
         }
         if name == REAL:
-            contenders["single"] = (_best_threads(single, alone), alone)
+            contenders["single"] = (_best_threads(single, alone[:1]), alone)
         rates = _alternate(contenders, size.rounds)
     yield Figure(name="exact mode, 64 concurrent", value=digits(rates["exact"]), unit="tok/cpu-s")
     yield Figure(
@@ -90,18 +92,19 @@ def generation(name: str, size: Size, home: Path) -> Iterator[Figure]:
 
 def embeddings(size: Size) -> Iterator[Figure]:
     """Length-sorted batches against one text at a time."""
+    texts = node_load.texts(size.texts)
     for dtype, goal in ((torch.float32, "≥ 1.8"), (torch.bfloat16, "≥ 4")):
         single, sorted_ = node_runs.embedders(dtype)
-        texts = node_load.texts(size.texts)
-        some = texts[:: max(1, len(texts) // 64)]
-        ratios = []
-        for _ in range(size.rounds):
-            slow, fast = node_runs.text_rate(single, some), node_runs.text_rate(sorted_, texts)
-            ratios.append(fast.per_second / slow.per_second)
+        rates = _alternate(
+            {"single": (_best_threads(single, texts[:16]), texts), "sorted": (sorted_, texts)}, size.rounds
+        )
         kind = "fp32" if dtype is torch.float32 else "bf16"
         yield Figure(
-            name=f"{kind}, length-sorted ÷ one by one", value=digits(statistics.median(ratios)), goal=goal
+            name=f"{kind}, transformers, one by one", value=digits(rates["single"]), unit="texts/cpu-s"
         )
+        yield Figure(name=f"{kind}, length-sorted", value=digits(rates["sorted"]), unit="texts/cpu-s")
+        ratio = rates["sorted"] / rates["single"]
+        yield Figure(name=f"{kind}, length-sorted ÷ one by one", value=digits(ratio), goal=goal)
 
 
 def exactness(size: Size, home: Path) -> Iterator[Figure]:
@@ -154,14 +157,14 @@ def _part(name: str, job: Callable[[], Iterator[Figure]]) -> Part:
     return Part(name=name, figures=tuple(figures), seconds=time.monotonic() - begin)
 
 
-def _alternate(contenders: dict[str, tuple[Run, Sequence[Request]]], rounds: int) -> dict[str, float]:
-    """Tokens per CPU second of each, the median of rounds in which everybody has a turn."""
+def _alternate(contenders: Contenders[Asked], rounds: int) -> dict[str, float]:
+    """Tokens or texts per CPU second of each, the median of rounds in which everybody has a turn."""
     seen: dict[str, list[Rate]] = {name: [] for name in contenders}
-    for run, requests in contenders.values():
-        run(requests[:2])
+    for run, asked in contenders.values():
+        run(asked[:2])
     for _ in range(rounds):
-        for name, (run, requests) in contenders.items():
-            seen[name].append(rate(run, requests))
+        for name, (run, asked) in contenders.items():
+            seen[name].append(rate(run, asked))
     return {name: statistics.median(one.per_second for one in rates) for name, rates in seen.items()}
 
 
@@ -172,18 +175,20 @@ def _best_pages(network: Any, requests: Sequence[Request]) -> tuple[Run, tuple[i
     return runs[best], best
 
 
-def _best_threads(run: Run, requests: Sequence[Request]) -> Run:
-    """The run with the number of threads that wrote most in a CPU second."""
-    few = requests[:1]
-    found = {threads: rate(_with(run, threads), few).per_second for threads in {1, os.cpu_count() or 1}}
+def _best_threads(
+    run: Callable[[Sequence[Asked]], int], asked: Sequence[Asked]
+) -> Callable[[Sequence[Asked]], int]:
+    """The run with the number of threads that did most in a CPU second."""
+    run(asked[:1])
+    found = {threads: rate(_with(run, threads), asked).per_second for threads in {1, os.cpu_count() or 1}}
     return _with(run, max(found, key=lambda threads: found[threads]))
 
 
-def _with(run: Run, threads: int) -> Run:
-    def counted(requests: Sequence[Request]) -> int:
+def _with(run: Callable[[Sequence[Asked]], int], threads: int) -> Callable[[Sequence[Asked]], int]:
+    def counted(asked: Sequence[Asked]) -> int:
         torch.set_num_threads(threads)
         try:
-            return run(requests)
+            return run(asked)
         finally:
             torch.set_num_threads(1)
 

@@ -123,7 +123,7 @@ def texts(count: int) -> list[str]:
 
 
 def _length(draw: random.Random) -> int:
-    return min(180, max(3, int(draw.lognormvariate(3.4, 0.75))))
+    return min(180, max(3, int(draw.lognormvariate(3.5, 0.75))))
 
 
 def _word(draw: random.Random, *, real: bool) -> str:

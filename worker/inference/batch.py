@@ -38,7 +38,7 @@ _BATCHES_A_ROUND: Final = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One input, prepared. `units` are billed; a batch computes its largest `cost` for each of its items."""
+    """One input, prepared. `units` are billed; `cost` is what it takes of a batch."""
 
     units: int
     cost: int
@@ -51,6 +51,11 @@ class RowTask(ABC):
     payload: ClassVar[type[Payload]]
     # Whether only items of one cost share a batch: its shape then never depends on who else is in it.
     uniform: ClassVar[bool] = True
+
+    @property
+    def padded(self) -> bool:
+        """Whether a batch computes its largest cost for each of its items; else the sum of all."""
+        return True
 
     @property
     @abstractmethod
@@ -263,16 +268,16 @@ class Batcher:
 
     def _batches(self, places: list[Place]) -> Iterator[list[Place]]:
         batch: list[Place] = []
-        last = 0
+        last = total = 0
         for job, index in sorted(places, key=lambda place: place[0].items[place[1]].cost):
             cost = job.items[index].cost
             # Sorted, so the new item is the largest and sets the padded size of all.
-            full = (len(batch) + 1) * cost > self._budget or (self._task.uniform and cost != last)
-            if batch and full:
+            after = (len(batch) + 1) * cost if self._task.padded else total + cost
+            if batch and (after > self._budget or (self._task.uniform and cost != last)):
                 yield batch
-                batch = []
+                batch, total = [], 0
             batch.append((job, index))
-            last = cost
+            last, total = cost, total + cost
         if batch:
             yield batch
 

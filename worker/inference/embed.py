@@ -14,14 +14,14 @@ from worker.inference.errors import EmptyInput
 from worker.models import ModelDir
 
 # Raised when a change of code changes vectors.
-_VERSION = 1
+_VERSION = 2
 # A batch of so many texts tells which number of threads is fast.
 _TRIAL_ROWS: Final = 16
 _TRIAL_TOKENS: Final = 8
 
 
 class EmbedTask(RowTask):
-    """Unit vectors of texts. Texts of any length share a batch: padding costs no accuracy."""
+    """Unit vectors of texts. Texts of any length share a batch: it costs no accuracy."""
 
     payload = EmbedPayload
     uniform = False
@@ -34,6 +34,11 @@ class EmbedTask(RowTask):
     def profile(self) -> tuple[str, str]:
         """Version and batch size decide rounding."""
         return f"embed-{_VERSION}/batch{self._batch_tokens}", self._model.dtype
+
+    @property
+    def padded(self) -> bool:
+        """Most encoders read texts as one row without filling."""
+        return self._model.padded
 
     def load(self) -> None:
         """Reads the weights."""

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812  # everybody's name for it
 from torch import Tensor
 from transformers import AutoModel
 from transformers.utils.logging import disable_progress_bar
 
+from worker.inference.flat import FlatEncoder, flattened, pooled
 from worker.inference.prompt import open_tokenizer
 
 
@@ -27,20 +27,22 @@ class EmbeddingModel:
         self._tokenizer = open_tokenizer(path)
         self._most_tokens = _limit(path, self._tokenizer)
         self._model: Any = None
+        self._flat: FlatEncoder | None = None
         self.dtype = ""
+
+    @property
+    def padded(self) -> bool:
+        """Whether texts of a batch are filled up to the longest."""
+        return self._flat is None
 
     def load(self, dtype: torch.dtype | None = None) -> None:
         """Reads the weights; as they are stored, or converted to `dtype`."""
         disable_progress_bar()
-        self._model = AutoModel.from_pretrained(
-            self._path,
-            dtype=dtype or "auto",
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
-        self._model = self._model.to(self._device).eval()
-        self.dtype = str(self._model.dtype).removeprefix("torch.")
+        model = self._open(dtype)
+        self.dtype = str(model.dtype).removeprefix("torch.")
+        self._flat = flattened(model, most_tokens=self._most_tokens, padding=self._tokenizer.pad_token_id)
+        if self._flat is None:
+            self._model = self._open(dtype)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokens of each text, cut at the model's limit. Safe from many threads."""
@@ -53,16 +55,28 @@ class EmbeddingModel:
 
     def vectors(self, rows: Sequence[Sequence[int]]) -> list[bytes]:
         """Unit vectors of token rows, little-endian float32."""
+        states = self._flat.states(rows) if self._flat else self._states(rows)
+        return [row.tobytes() for row in pooled(states).cpu().numpy().astype("<f4", copy=False)]
+
+    def _states(self, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Last hidden states of each text, computed as a padded batch."""
         longest = max(len(row) for row in rows)
         pad = self._tokenizer.pad_token_id or 0
         tokens = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=self._device)
         lengths = torch.tensor([len(row) for row in rows], device=self._device)
         mask = torch.arange(longest, device=self._device)[None, :] < lengths[:, None]
-        hidden: Tensor = self._model(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
-        # Pooled in float32 whatever the weights are: sums of bfloat16 lose what normalising needs.
-        summed = (hidden.float() * mask[..., None]).sum(dim=1)
-        unit = F.normalize(summed / lengths[:, None], dim=1)
-        return [row.tobytes() for row in unit.cpu().numpy().astype("<f4")]
+        hidden = self._model(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
+        return [one[: len(row)] for one, row in zip(hidden, rows, strict=True)]
+
+    def _open(self, dtype: torch.dtype | None) -> Any:
+        model: Any = AutoModel.from_pretrained(
+            self._path,
+            dtype=dtype or "auto",
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+        return model.to(self._device).eval()
 
 
 def _limit(path: Path, tokenizer: Any) -> int:

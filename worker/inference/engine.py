@@ -32,7 +32,7 @@ class EngineSettings:
             with few jobs, not reproducible to the bit in bfloat16.
         chunk_tokens: A chunk is sent after this many tokens,
         chunk_ms: or after this long, whichever is first.
-        embed_batch_tokens: Padded tokens of one batch of texts that are read, not written.
+        embed_batch_tokens: Tokens of one batch of texts that are read, not written; filling counts.
         device: Torch device.
         milliwatts_per_core: Declared draw of a busy core, for energy figures without a counter.
     """

@@ -134,5 +134,5 @@ def test_engine_that_breaks_down_fails_every_caller(
 
 def test_profile_names_batch_and_dtype(embed_model: ModelDir, start: Start) -> None:
     profile = start(embed_model, embed_batch_tokens=64).profile
-    assert (profile.engine, profile.dtype) == ("wattline-embed-1/batch64", "float32")
+    assert (profile.engine, profile.dtype) == ("wattline-embed-2/batch64", "float32")
     assert (profile.threads, profile.device[:4], profile.trace) == (1, "cpu/", "")
