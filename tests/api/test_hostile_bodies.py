@@ -67,7 +67,9 @@ async def test_hostile_body_is_refused_and_changes_nothing(tmp_path, name):
 
 async def test_body_within_the_limits_is_read(tmp_path):
     async with gateway(tmp_path) as g, funded(g, 1) as (secret, _, _):
-        for value in (nested(60), '"NaN [[[[ \\" Infinity"', f'"{"," * 60_000}"', json.dumps(["[{" * 300]), '{"a": "-Infinity"}'):
+        commas = f'"{"," * 60_000}"'
+        strings = ('"NaN [[[[ \\" Infinity"', '{"a": "-Infinity"}', json.dumps(["[{" * 300]), commas)
+        for value in (nested(60), *strings):
             content = with_extra(value)
             answer = await g.http.post(ROUTES[0], content=content, headers=bearer(secret) | JSON)
             assert answer.status_code == 200, answer.text
