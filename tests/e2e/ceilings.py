@@ -21,7 +21,7 @@ from unittest.mock import patch
 
 from marketplace.chain.devkeys import HARDHAT_KEYS
 from marketplace.client import BuyerWallet
-from marketplace.client.spending import BuyerSpending
+from marketplace.client.spending import OwnSessions
 from marketplace.local import commands
 from marketplace.local.commands import EMBED_MODEL, NodePlan, Priced
 from marketplace.local.probes import rpc
@@ -125,7 +125,7 @@ def close_all(market: MarketUnderTest) -> None:
         BuyerWallet.open(key=key, rpc_url=place.rpc_url, deployment=Path(place.deployment))
         for key in HARDHAT_KEYS[FIRST_KEY : FIRST_KEY + BUYERS]
     ]
-    spending = [BuyerSpending(wallet) for wallet in wallets]
+    spending = [OwnSessions(wallet) for wallet in wallets]
     books = fold(market.evidence())
     owned = {session: buyer for session, buyer in books.buyer.items() if session not in books.closed}
     terms = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import hypothesis
 import schemathesis
 from hypothesis import HealthCheck, Phase
 from hypothesis.errors import Unsatisfiable
+from hypothesis.strategies import SearchStrategy
 from schemathesis import Case, GenerationMode
 
 from tests.assure.report import ROOT
@@ -20,7 +22,8 @@ from tests.fuzz.world import Dice, World, bent
 
 Schema = schemathesis.BaseSchema
 URL: Final = "http://gateway"
-_A_ROUND: Final = 12
+# Of each operation and mode: few in the first round, which so ends early; later ones vary more.
+_FIRST, _LATER = 8, 40
 _LINE: Final = {"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": CALLS["/v1/embeddings"]}
 _LINES: Final = (
     b"", b"\n\n", b"{}", b"null", b"[" * 300, b'{"custom_id":1}', b"\xff\xfe", b"\x00", b'{"a":NaN}',
@@ -62,28 +65,30 @@ def edges(schema: Schema) -> Iterator[Case[Any]]:
 
 def drawn(schema: Schema, seed: int) -> Iterator[Case[Any]]:
     """Random cases without end, a few of each operation in turn; half of them do not keep to the page."""
-    turn, barren = 0, set()
-    while True:
-        for operation in _operations(schema):
-            for mode in GenerationMode:
-                if (operation.label, mode) in barren:
-                    continue
-                found = _drawn(operation, mode, seed * 1_000_003 + turn)
-                if not found:
-                    barren.add((operation.label, mode))
-                yield from found
-        turn += 1
+    sources = [
+        operation.as_strategy(generation_mode=mode)
+        for operation in _operations(schema)
+        for mode in GenerationMode
+    ]
+    for turn in itertools.count():
+        fruitful = []
+        for source in sources:
+            found = _drawn(source, seed * 1_000_003 + turn, _FIRST if turn == 0 else _LATER)
+            if found:
+                fruitful.append(source)
+            yield from found
+        sources = fruitful
 
 
-def _drawn(operation: Any, mode: GenerationMode, seed: int) -> list[Case[Any]]:
+def _drawn(source: SearchStrategy[Case[Any]], seed: int, count: int) -> list[Case[Any]]:
     found: list[Case[Any]] = []
 
     @hypothesis.seed(seed)
     @hypothesis.settings(
-        max_examples=_A_ROUND, database=None, deadline=None, phases=[Phase.generate],
+        max_examples=count, database=None, deadline=None, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
-    @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
+    @hypothesis.given(case=source)
     def keep(case: Case[Any]) -> None:
         found.append(case)
 
