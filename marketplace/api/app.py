@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI
 
@@ -37,6 +37,14 @@ from marketplace.flow import Market
 _FORM_BYTES: Final = 64 << 10
 
 
+class _App(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """The page that describes the API, with our errors on it."""
+        page = super().openapi()
+        page["components"]["schemas"][problems.NAME] = problems.SCHEMA
+        return page
+
+
 def create_app(
     market: Market,
     health: Health,
@@ -49,12 +57,13 @@ def create_app(
     """The gateway's app over one market; `max_body_bytes` alone means the usual limits of bodies."""
     desk = Desk(market, limits or Limits(most_line_bytes=max_body_bytes))
     most_upload_bytes = desk.limits.most_file_bytes + _FORM_BYTES
-    app = FastAPI(
+    app = _App(
         title="Wattline",
         description="The compute market agents pay for themselves.",
         version="0.1.0",
         docs_url=None,
         redoc_url=None,
+        responses=problems.RESPONSES,
     )
     charge = functools.partial(charge_now, market)
     problems.install(app, charge)

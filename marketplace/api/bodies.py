@@ -20,11 +20,16 @@ _NO_JSON: Final = re.compile(rb"NaN|Infinity")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BodyLimits:
-    """What a body may be; `timeout_ms` is for all of it, `max_upload_bytes` for a form with a file."""
+    """What a body may be; `timeout_ms` is for all of it, `max_upload_bytes` for a form with a file.
+
+    A parsed value takes up to 60 times the memory of the two bytes it can be written in, and all of them stay
+    until the job is done: hence `max_values`.
+    """
 
     max_bytes: int
     max_upload_bytes: int = 0
     max_depth: int = 64
+    max_values: int = 50_000
     timeout_ms: int = 15_000
 
     def most_bytes(self, scope: Scope) -> int:
@@ -56,7 +61,7 @@ async def taken(scope: Scope, receive: Receive, limits: BodyLimits) -> Receive:
         parts.append(message.get("body", b""))
         last = message if not message.get("more_body") else None
     body = b"".join(parts)
-    check_json(body, limits.max_depth)
+    check_json(body, limits)
     whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
     if last["type"] == "http.disconnect":
         whole = [last]
@@ -67,20 +72,31 @@ async def taken(scope: Scope, receive: Receive, limits: BodyLimits) -> Receive:
     return replay
 
 
-def check_json(body: bytes, max_depth: int) -> None:
+def check_json(body: bytes, limits: BodyLimits) -> None:
     """Refuses what a parser would take for JSON and others would not, or not without end.
 
     Raises:
-        BadRequest: no UTF-8, NaN or Infinity as numbers, or nested too deep.
+        BadRequest: no UTF-8, NaN or Infinity as numbers, nested too deep, or too many values.
     """
     if b"\x00" in body or not (body.isascii() or _is_utf8(body)):
         raise BadRequest(ErrorCode.MALFORMED_BODY, "the body is no text in UTF-8")
-    brackets = body.count(b"[") + body.count(b"{")
-    if brackets <= max_depth and not _NO_JSON.search(body):
+    few = _opened(body) <= limits.max_depth and body.count(b",") < limits.max_values
+    if few and not _NO_JSON.search(body):
         return
     bare = _TEXT.sub(b'""', body)
     if _NO_JSON.search(bare):
         raise BadRequest(ErrorCode.MALFORMED_BODY, "JSON has no NaN and no Infinity")
+    _check_depth(bare, limits.max_depth)
+    # Each value stands behind a comma, or is the first of its list or object.
+    if _opened(bare) + bare.count(b",") > limits.max_values:
+        raise BadRequest(ErrorCode.BODY_TOO_LARGE, f"at most {limits.max_values} values")
+
+
+def _opened(body: bytes) -> int:
+    return body.count(b"[") + body.count(b"{")
+
+
+def _check_depth(bare: bytes, max_depth: int) -> None:
     depth = 0
     for bracket in _BRACKET.findall(bare):
         depth += 1 if bracket in b"[{" else -1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -11,12 +12,21 @@ from starlette.exceptions import HTTPException
 
 from marketplace.openai import problems
 from marketplace.openai.problems import MEDIA_TYPE as MEDIA_TYPE
+from marketplace.openai.problems import SCHEMA as SCHEMA
 from marketplace.openai.problems import Charged as Charged
 from marketplace.openai.problems import body_of as body_of
 from marketplace.protocol.errors import WattError
 from marketplace.telemetry.logs import get_logger
 from marketplace.telemetry.names import Log
 
+NAME: Final = "Problem"
+# FastAPI would describe its own validation error instead, which nobody here ever gets.
+RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    "default": {
+        "description": "Any error",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{NAME}"}}},
+    }
+}
 log = get_logger(__name__)
 
 

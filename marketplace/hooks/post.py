@@ -11,6 +11,8 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
 import httpx2
@@ -24,12 +26,14 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 _MOST_READ: Final = 16_384
 _USER_AGENT: Final = "wattline-webhooks/1"
+# A look-up cannot be ended: names whose servers never answer hold up each other, and no reader of the store.
+_NAMES: Final = ThreadPoolExecutor(8, thread_name_prefix="names")
 
 
 async def resolve(host: str, port: int) -> list[str]:
     """Every address of a name, as the system knows it. Raises `OSError`."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_NAMES, ask)
     return [str(item[4][0]) for item in found]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -23,12 +23,15 @@ EMBED_MODEL: Final = "all-minilm-l6-v2"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Priced:
-    """A model and what one node asks for it, in atoms."""
+    """A model and what one node asks for it, in atoms; no `task`: it is offered for what it is made for."""
 
     model: str
+    task: str = ""
     price_per_job_atoms: int
     price_in_per_million_atoms: int
     price_out_per_million_atoms: int
+    max_latency_ms: int = 0
+    late_discount_bps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,7 @@ def node(
         "WATT_NODE_MODELS_DIR": str(models_dir),
         "WATT_NODE_BROKER_URL": where.broker_url,
         "WATT_NODE_OWNER_KEY": owner_key,
-        "WATT_NODE_MODELS": json.dumps([_fields(model) for model in plan.models]),
+        "WATT_NODE_MODELS": json.dumps([asdict(model) for model in plan.models]),
         "WATT_NODE_TORCH_THREADS": "1",
         # Three nodes on one machine: its memory is better used otherwise.
         "WATT_NODE_SPARE_WORKER": "false",
@@ -136,12 +139,3 @@ def node(
     }
     argv = [sys.executable, "-m", "worker.main", "daemon"]
     return Command(name=plan.name, argv=argv, cwd=home, log=layout.log(plan.name), env=env, restart=True)
-
-
-def _fields(model: Priced) -> dict[str, str | int]:
-    return {
-        "model": model.model,
-        "price_per_job_atoms": model.price_per_job_atoms,
-        "price_in_per_million_atoms": model.price_in_per_million_atoms,
-        "price_out_per_million_atoms": model.price_out_per_million_atoms,
-    }

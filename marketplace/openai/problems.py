@@ -17,6 +17,27 @@ _BY_STATUS: Final = {
     408: ErrorCode.BODY_TOO_SLOW,
     413: ErrorCode.BODY_TOO_LARGE,
 }
+# As a schema for pages that describe the API; `body_of` is what writes it.
+_FIELDS: Final = {
+    "type": "string",
+    "title": "string",
+    "status": "integer",
+    "detail": "string",
+    "code": "string",
+    "hint": "string",
+    "request_id": "string",
+    "retryable": "boolean",
+    "doc_url": "string",
+    "error": "object",
+}
+SCHEMA: Final[dict[str, Any]] = {
+    "title": "Problem",
+    "description": "An error (RFC 9457). `charged`: whether the call is paid for; `error`: OpenAI's shape.",
+    "type": "object",
+    "properties": {name: {"type": kind} for name, kind in _FIELDS.items()}
+    | {"charged": {"enum": [True, False, "refunded"]}},
+    "required": [*_FIELDS, "charged"],
+}
 _KINDS: Final = {401: "authentication_error", 402: "insufficient_funds", 429: "rate_limit_error"}
 
 

@@ -11,6 +11,7 @@ from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.payloads import (
     BLANK_MODEL,
     MAX_INPUTS,
+    MAX_MESSAGES,
     MAX_OUTPUT_TOKENS,
     MAX_TOP_LOGPROBS,
     ChatMessage,
@@ -134,7 +135,7 @@ class Choices(Generation):
 class ChatCall(Choices):
     """Body of `POST /v1/chat/completions`."""
 
-    messages: list[Turn] = Field(min_length=1, max_length=1024)
+    messages: list[Turn] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_tokens: int | None = Field(default=None, ge=1, le=MAX_OUTPUT_TOKENS)
     max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_OUTPUT_TOKENS)
     logprobs: bool | None = None

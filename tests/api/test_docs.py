@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from jsonschema import validate
 
 from marketplace.explain import errors, overview
 from marketplace.explain.overview import OnOffer
@@ -20,6 +21,17 @@ async def test_the_page_a_problem_points_at_is_there_and_explains_it(tmp_path):
         for part in ("## Why", "## What to do", "watt keys bearer", "## Was it charged?", "## Does a retry"):
             assert part in page.text
         assert (await g.http.get(problem["doc_url"] + ".md")).text == page.text
+
+
+async def test_the_openapi_page_describes_the_errors_that_are_sent(tmp_path):
+    async with gateway(tmp_path) as g:
+        page = (await g.http.get("/openapi.json")).json()
+        schema = page["components"]["schemas"]["Problem"]
+        for path in ("/v1/jobs", "/v1/jobs/job_x", "/v1/batches?limit=0"):
+            validate((await g.http.get(path)).json(), schema)
+    for operation in (found for methods in page["paths"].values() for found in methods.values()):
+        assert list(operation["responses"]["default"]["content"]) == ["application/problem+json"]
+        assert "422" not in operation["responses"]
 
 
 async def test_every_code_is_listed_with_a_page_that_answers(tmp_path):

@@ -44,6 +44,9 @@ HOSTILE = {
     "nothing but quotes": (b'"' * 900_000, 400, "malformed_body"),
     "a number of a million digits": (with_extra("9" * 900_000).encode(), 400, "malformed_body"),
     "not an object": (b"7", 400, "malformed_body"),
+    "wide": (with_extra("[" + "[]," * 60_000 + "0]").encode(), 413, "body_too_large"),
+    "wide in names": (with_extra("{" + '"":0,' * 60_000 + '"":0}').encode(), 413, "body_too_large"),
+    "wide in numbers": (b'{"input":[' + b"0," * 60_000 + b"0]}", 413, "body_too_large"),
 }
 
 
@@ -64,7 +67,9 @@ async def test_hostile_body_is_refused_and_changes_nothing(tmp_path, name):
 
 async def test_body_within_the_limits_is_read(tmp_path):
     async with gateway(tmp_path) as g, funded(g, 1) as (secret, _, _):
-        for value in (nested(60), '"NaN [[[[ \\" Infinity"', json.dumps(["[{" * 300]), '{"a": "-Infinity"}'):
+        commas = f'"{"," * 60_000}"'
+        strings = ('"NaN [[[[ \\" Infinity"', '{"a": "-Infinity"}', json.dumps(["[{" * 300]), commas)
+        for value in (nested(60), *strings):
             content = with_extra(value)
             answer = await g.http.post(ROUTES[0], content=content, headers=bearer(secret) | JSON)
             assert answer.status_code == 200, answer.text

@@ -296,6 +296,16 @@ async def test_quotes_rank_and_explain(tmp_path):
         assert body["expires_at"] > g.clock() // 1000
 
 
+@pytest.mark.parametrize("messages", [[], [{"role": "user", "content": "Hi"}] * 1025])
+async def test_a_quote_refuses_the_conversations_that_a_call_refuses(tmp_path, messages):
+    async with gateway(tmp_path) as g, funded(g, 1) as (secret, _, _):
+        body = chat_body(messages=messages)
+        for path in ("/v1/quotes", "/v1/chat/completions"):
+            answer = await g.http.post(path, json=body, headers=bearer(secret))
+            check_problem(answer, 422, "invalid_request")
+            assert answer.json()["error"]["param"] == "messages"
+
+
 async def test_jobs_are_listed_in_pages(tmp_path):
     async with gateway(tmp_path) as g, funded(g, 1) as (secret, _, _):
         for _ in range(3):

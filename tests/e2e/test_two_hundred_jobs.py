@@ -1,66 +1,60 @@
-"""200 jobs of 4 buyers over 3 nodes at once: few settlements, and books that balance to the atom."""
+"""200 random jobs of 4 buyers over 3 nodes: none above its quote, few settlements, books to the atom."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
+import dataclasses
 import json
+import secrets
 import sqlite3
-from contextlib import AsyncExitStack, closing
-from pathlib import Path
+from contextlib import closing
 
-from marketplace.chain.devkeys import HARDHAT_KEYS
-from marketplace.client import AsyncWattline, BuyerWallet
 from marketplace.client.results import Paid
 from marketplace.local.commands import CHAT_MODEL, EMBED_MODEL
-from tests.e2e.checker import balance_of_receipts, check, fold
+from tests.e2e.checker import Evidence, balance_of_receipts, check, fold
 from tests.e2e.market import MarketUnderTest, wait_until
+from tests.e2e.random_jobs import Bought, Shape, Wish, buy, drawn, faults_of
 
-BUYERS, JOBS, CHATS = 4, 200, 24
-AT_ONCE = 10
-FIRST_KEY = 14  # of the development chain; the market itself uses earlier ones
+JOBS = 200
+MODELS = {"chat": CHAT_MODEL, "embed": EMBED_MODEL}
+SHAPE = Shape(share_of_chat=0.14, most_words=12, most_tokens=6)
 MOST_TRANSACTIONS = 12
 
 
-async def buy(market: MarketUnderTest) -> list[Paid]:
-    """All jobs, from all buyers at once."""
-    bought: list[Paid] = []
-    async with AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(await client(market, i)) for i in range(BUYERS)]
-        gate = asyncio.Semaphore(AT_ONCE)
-
-        async def one(number: int) -> None:
-            watt = clients[number % BUYERS]
-            # A named node for some, so that all three work whatever the prices are.
-            node = market.market.nodes[0].node_id if number % 3 == 0 else None
-            async with gate:
-                if number < CHATS:
-                    bought.append(
-                        await watt.chat(f"Count to {number}.", model=CHAT_MODEL, max_tokens=6, node=node)
-                    )
-                else:
-                    bought.append(await watt.embed([f"text {number}"], model=EMBED_MODEL, node=node))
-
-        await asyncio.gather(*(one(number) for number in range(JOBS)))
-    return bought
+def wishes(market: MarketUnderTest) -> list[Wish]:
+    """Drawn afresh each time; the seed that is printed draws them again."""
+    seed = secrets.randbits(32)
+    print(f"seed {seed}")
+    nodes = {
+        model: [node.node_id for node in market.market.nodes if model in node.models]
+        for model in MODELS.values()
+    }
+    return drawn(seed, JOBS, MODELS, nodes, SHAPE)
 
 
-async def client(market: MarketUnderTest, position: int) -> AsyncWattline:
-    place, key = market.market, HARDHAT_KEYS[FIRST_KEY + position]
-    funds = BuyerWallet.open(key=key, rpc_url=place.rpc_url, deployment=Path(place.deployment))
-    await asyncio.to_thread(funds.faucet, "20")
-    await asyncio.to_thread(funds.deposit, "20")
-    return await AsyncWattline.open(
-        gateway_url=place.gateway_url, rpc_url=place.rpc_url, deployment=place.deployment,
-        key=key, journal_path=market.data_dir / f"buyer-{position}.db",
-    )  # fmt: skip
+def spent_on_the_chain(before: Evidence, after: Evidence, buyer: str) -> int:
+    """What left a buyer's account and came back to neither it nor an open session, in atoms."""
+
+    def held(evidence: Evidence) -> int:
+        books = fold(evidence)
+        still_open = [s for s, owner in books.buyer.items() if owner == buyer and s not in books.closed]
+        return evidence.accounts.get(buyer, 0) + sum(books.deposited[s] - books.paid[s] for s in still_open)
+
+    put_in = sum(
+        event.args[1]
+        for event in after.events[len(before.events) :]
+        if (event.name, event.contract) == ("Deposited", after.escrow) and event.args[0] == buyer
+    )
+    return held(before) + put_in - held(after)
 
 
 def test_two_hundred_jobs_settle_in_few_transactions_to_the_atom(market: MarketUnderTest) -> None:
-    before = fold(market.evidence())
-    bought = asyncio.run(buy(market))
+    before = market.evidence()
+    bought = asyncio.run(buy(market, wishes(market)))
     assert len({done.job_id for done in bought}) == JOBS
     assert {done.node_id for done in bought} == {node.node_id for node in market.market.nodes}
+    assert faults_of(bought) == []
 
     def all_paid() -> bool:
         found = market.evidence()
@@ -69,20 +63,30 @@ def test_two_hundred_jobs_settle_in_few_transactions_to_the_atom(market: MarketU
     wait_until(all_paid, 120, "the settlements", every_seconds=3)
     evidence = market.evidence()
     after = fold(evidence)
-    transactions = after.settle_transactions - before.settle_transactions
+    transactions = after.settle_transactions - fold(before).settle_transactions
     cost = sum(done.cost_atoms for done in bought)
     print(f"{JOBS} jobs, {cost} atoms, {len(transactions)} settle transactions")
     assert check(evidence) == []
     assert len(evidence.receipts) >= JOBS
     assert sum(after.paid.values()) == balance_of_receipts(evidence)
     assert len(transactions) <= MOST_TRANSACTIONS
+    for buyer in {done.buyer for done in bought}:
+        said = sum(done.cost_atoms for done in bought if done.buyer == buyer)
+        assert spent_on_the_chain(before, evidence, buyer) == said
 
-    for done in bought[:3]:
-        assert_one_trace_to_the_settlement(market, done)
+    for paid in [done.paid for done in bought if done.paid is not None][:3]:
+        assert_one_trace_to_the_settlement(market, paid)
 
     planted = copy.deepcopy(evidence)
     planted.earnings[next(iter(planted.earnings))] += 1
     assert check(planted) != []
+    assert faults_of([dear(bought[0])]) != []
+
+
+def dear(done: Bought) -> Bought:
+    """The same job, one atom above what it was quoted."""
+    most = min(done.quoted.values())
+    return dataclasses.replace(done, quoted=dict.fromkeys(done.quoted, most), cost_atoms=most + 1)
 
 
 def assert_one_trace_to_the_settlement(market: MarketUnderTest, done: Paid) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import ssl
+import threading
 from datetime import UTC, datetime
 
 import pytest
@@ -12,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from marketplace.hooks.post import Post
-from marketplace.protocol.errors import BadRequest
+from marketplace.protocol.errors import BadRequest, ErrorCode
 from tests.flow.receiver import receiver
 
 
@@ -160,3 +163,16 @@ async def test_literal_addresses_in_any_spelling_are_checked_by_what_they_mean()
         with pytest.raises(BadRequest) as refused:
             await post.check(f"http://{host}/")
         assert refused.value.code == "webhook_refused", host
+
+
+async def test_names_whose_servers_never_answer_hold_up_nobody_who_reads_the_store(monkeypatch):
+    over = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(30) and [])
+    post = Post(allow_loopback=True, seconds=0.2)
+    asked = [asyncio.create_task(post.check(f"http://slow-{n}.test/")) for n in range(64)]
+    try:
+        refused = await asyncio.gather(*asked, return_exceptions=True)
+        assert {problem.code for problem in refused} == {ErrorCode.WEBHOOK_REFUSED}
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: "read"), 5) == "read"
+    finally:
+        over.set()

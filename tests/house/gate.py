@@ -23,7 +23,7 @@ TAIL_LINES = 120
 FAILURES = re.compile(r" +\d+ failing")
 
 # Markers from light to heavy; a test belongs to the heaviest it carries.
-LADDER = ("chain", "broker", "postgres", "rabbitmq", "model", "e2e")
+LADDER = ("fuzz", "chain", "broker", "postgres", "rabbitmq", "model", "e2e")
 SERVERS = {"postgres": "WATT_TEST_POSTGRES_URL", "rabbitmq": "WATT_TEST_RABBITMQ_URL"}
 NO_TESTS = 5
 GRACE_SECONDS = 60

@@ -22,7 +22,14 @@ from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Order, Voucher
 from marketplace.protocol.money import format_atoms
-from marketplace.protocol.payloads import BLANK_MODEL, Payload, build_payload, canonical_json, task_type
+from marketplace.protocol.payloads import (
+    BLANK_MODEL,
+    MAX_MESSAGES,
+    Payload,
+    build_payload,
+    canonical_json,
+    task_type,
+)
 from marketplace.quoting import rules
 from marketplace.quoting.step import quote
 from marketplace.settlement import step as settlement
@@ -46,7 +53,7 @@ class QuoteCall(BaseModel):
 
     model: str = Field(min_length=1, max_length=128, pattern=requests.PLAIN)
     task: str | None = Field(default=None, max_length=32)
-    messages: list[requests.Turn] | None = None
+    messages: list[requests.Turn] | None = Field(default=None, min_length=1, max_length=MAX_MESSAGES)
     input: str | list[str] | None = None
     body: dict[str, Any] | None = Field(default=None, description="Fields of the task's payload.")
     units: Units | None = Field(default=None, description="Most units it can be billed for, in its place.")
