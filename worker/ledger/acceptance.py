@@ -81,8 +81,8 @@ class Acceptance:
             if plain.rows(_TAKEN, (order.session_id, order.seq)):
                 raise BadRequest(ErrorCode.ORDER_REPLAYED, f"seq {order.seq} of this session was used")
             judge(_usage(plain, order.session_id, pays_after))
-            fields = asdict(order)
-            plain.run(_ADD, tuple(fields[name] for name in _FIELDS))
+            held = asdict(order)
+            plain.run(_ADD, tuple(held[name] for name in _FIELDS))
 
     def usage(self, session_id: bytes, *, pays_after: int) -> Usage:
         """What is promised out of a session now."""
