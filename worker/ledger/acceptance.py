@@ -91,8 +91,8 @@ class Acceptance:
             if plain.rows(_TAKEN, (order.session_id, order.seq)):
                 raise BadRequest(ErrorCode.ORDER_REPLAYED, f"seq {order.seq} of this session was used")
             judge(_usage(plain, order.session_id, pays_after))
-            fields = asdict(order)
-            plain.run(_ADD, tuple(fields[name] for name in _FIELDS))
+            held = asdict(order)
+            plain.run(_ADD, tuple(held[name] for name in _FIELDS))
             if seal is not None:
                 plain.run(_ADD_SEAL, (order.order_hash, seal.secret))
 

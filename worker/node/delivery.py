@@ -125,16 +125,18 @@ class Delivery:
         if late:
             await asyncio.to_thread(self._ledger.receipts.sent, order_hash, now_ms=now_ms)
         self._receipts_sent.add(order_hash)
-        await send(
-            ReceiptFrame(
-                order_hash=order_hash,
-                receipt=Signed(message=receipt.message, signature=receipt.signature),
-                annex=receipt.annex if seal is None else seal.seal_annex(receipt.annex),
-                chunks=receipt.chunks,
-            )
+        frame = ReceiptFrame(
+            order_hash=order_hash,
+            receipt=Signed(message=receipt.message, signature=receipt.signature),
+            annex=receipt.annex if seal is None else seal.seal_annex(receipt.annex),
+            chunks=receipt.chunks,
         )
-        if not late:
-            await asyncio.to_thread(self._ledger.receipts.sent, order_hash, now_ms=now_ms)
+        try:
+            await send(frame)
+        finally:
+            # Also when the link broke: the frame may have arrived.
+            if not late:
+                await asyncio.to_thread(self._ledger.receipts.sent, order_hash, now_ms=now_ms)
 
     def _touch(self, hashes: list[bytes]) -> None:
         if hashes:

@@ -11,14 +11,12 @@ from marketplace.protocol import wire
 from marketplace.protocol.messages import Offer, Receipt, ReceiptStatus
 from marketplace.protocol.signing import signer_of
 from tests.worker.gateway import FakeGateway
-from tests.worker.support import DOMAIN, ENCRYPTION, GATEWAY, MODEL_ID, NODE, NODE_ID, Bench
+from tests.worker.support import DOMAIN, ENCRYPTION, MODEL_ID, NODE, NODE_ID, Bench
 from worker.ledger import NewChunk, OrderState
-from worker.node.delivery import Delivery
 from worker.node.facts import INFER, Notes
 from worker.node.link import Identity, LinkState
 from worker.node.offers import Price, ServedModel
 from worker.node.parts import DaemonOptions, Node, Parts, assemble
-from worker.node.rules import MAX_SKEW_MS
 
 
 class Queue:
@@ -393,46 +391,3 @@ async def test_same_models_again_are_not_offered_again(bench: Bench) -> None:
         assert not made.parts.watch.changed()
         await asyncio.to_thread(Notes(bench.ledger).report_ready, INFER, 2, [version()])
         assert not made.parts.watch.changed()
-
-
-@pytest.mark.parametrize(("lease_ms", "noted_before"), [(60_000, False), (MAX_SKEW_MS, True)])
-async def test_when_a_late_receipt_leaves_is_on_disk_first_and_one_in_time_is_not_kept_waiting(
-    bench: Bench, lease_ms: int, noted_before: bool
-) -> None:
-    receipt = bench.receipt(1)
-    bench.clock.ms += 60_000 - lease_ms
-    delivery = Delivery(bench.ledger, GATEWAY, bench.clock, poll_seconds=60)
-    seen: list[bool] = []
-
-    async def send(frame: wire.Frame) -> None:
-        held = await asyncio.to_thread(bench.ledger.receipts.get, receipt.order_hash)
-        assert isinstance(frame, wire.ReceiptFrame)
-        seen.append(held is not None and held.sent_at_ms is not None)
-
-    def noted() -> bool:
-        held = bench.ledger.receipts.get(receipt.order_hash)
-        return held is not None and held.sent_at_ms == bench.clock.ms
-
-    delivery.add(receipt.order_hash)
-    running = asyncio.create_task(delivery.run(send))
-    try:
-        await eventually(lambda: bool(seen) and noted())
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-    assert seen == [noted_before]
-
-
-async def test_link_that_breaks_under_the_answer_keeps_no_accepted_order_from_being_done(
-    bench: Bench,
-) -> None:
-    async with linked(bench) as made:
-        frame = made.frame()
-
-        async def broken(_frame: wire.Frame) -> None:
-            raise ConnectionResetError("the link is down")
-
-        with pytest.raises(ConnectionResetError):
-            await made.link._calls.receive(frame, made.gateway.url, broken)
-        assert len(made.queue.tasks) == 1
-        assert bench.ledger.orders.get(made.queue.tasks[0]) is not None
