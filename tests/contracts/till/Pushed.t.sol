@@ -102,4 +102,31 @@ contract PushedTest is TillFixture {
         vm.expectRevert(abi.encodeWithSelector(ITill.Till_PaidAlready.selector, receiver, thief.addr));
         till.payPushed(quote, payment, named);
     }
+
+    function testFuzz_PushedPaymentLeavesWhatElseLiesThere(uint64 gift) public {
+        Payment memory payment = _payment(buyer, "nonce");
+        _push(payment);
+        deal(address(token), receiver, uint256(PRICE) + gift);
+        till.payPushed(quote, payment, _named(key, payment));
+        assertEq(_held(sessionId).deposited, PRICE);
+        assertEq(token.balanceOf(receiver), gift);
+    }
+
+    function test_PushedPaymentOfAnotherNonceIsNotWhatTheKeyNamed() public {
+        _push(_payment(buyer, "nonce"));
+        _push(_payment(buyer, "another nonce"));
+        Payment memory other = _payment(buyer, "another nonce");
+        bytes memory named = _named(key, _payment(buyer, "nonce"));
+        vm.expectPartialRevert(ITill.Till_WrongKey.selector);
+        till.payPushed(quote, other, named);
+    }
+
+    function test_PushedPaymentToAQuoteWithoutAKeyIsRefused() public {
+        quote.key = address(0);
+        receiver = till.receiverOf(quote);
+        Payment memory payment = _payment(buyer, "nonce");
+        _push(payment);
+        vm.expectRevert(abi.encodeWithSelector(ITill.Till_WrongKey.selector, address(0), address(0)));
+        till.payPushed(quote, payment, "");
+    }
 }

@@ -2,11 +2,12 @@
 pragma solidity 0.8.30;
 
 import {ITill} from "../../../contracts/interfaces/ITill.sol";
+import {SignedReceipt} from "../../../contracts/types/Claims.sol";
 import {Payment} from "../../../contracts/types/Quotes.sol";
-import {TillFixture} from "../support/TillFixture.sol";
+import {TillAttack} from "../attacks/TillAttack.sol";
 
 /// @title refund
-contract RefundTest is TillFixture {
+contract RefundTest is TillAttack {
     function setUp() public override {
         super.setUp();
         till.pay(quote, _payment(buyer, "nonce"));
@@ -77,5 +78,21 @@ contract RefundTest is TillFixture {
         till.recover(quote, second, _named(key, second));
         assertEq(_balance(thief), FUNDS);
         assertEq(token.balanceOf(receiver), 7);
+    }
+
+    /// @dev The node claims 400 and keeps silent when they are disputed.
+    function test_RefundOfWhatAClaimHeldComesOnceItIsDecided() public {
+        SignedReceipt memory job = _job(_sessionTerms(), 1, 400);
+        _claim(_sessionTerms(), job);
+        _fund(key.addr);
+        vm.warp(_end());
+        assertEq(till.refund(quote), PRICE - 400);
+        vm.prank(key.addr);
+        bytes32 caseId = court.demand(_claimedEvidence(_sessionTerms(), job));
+        assertEq(till.refund(quote), 0);
+        vm.warp(court.caseOf(caseId).phaseEnds);
+        court.advance(caseId);
+        assertEq(till.refund(quote), 400);
+        assertEq(_balance(buyer), FUNDS);
     }
 }
