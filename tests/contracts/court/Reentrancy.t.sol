@@ -58,7 +58,7 @@ contract CourtReentrancyTest is CourtFixture {
         court.payAward(_orderHash(job));
         assertEq(token.balanceOf(address(_thief)), before);
         assertEq(_balance(address(_thief)), 200e6);
-        assertEq(token.balanceOf(address(court)), 200e6);
+        assertEq(token.balanceOf(address(court)), 3 * JUROR_BALANCE + 200e6);
         assertEq(registry.slashed(), MIN_STAKE - 200e6);
 
         bytes memory take = abi.encodeCall(ICourt.withdraw, (200e6));

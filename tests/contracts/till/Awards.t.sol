@@ -14,6 +14,7 @@ contract AwardsTest is TillAttack {
         till.pay(quote, _payment(buyer, "nonce"));
     }
 
+    /// hardhat-config: default.fuzz.runs = 1000
     function testFuzz_AwardOfAProofGoesToThePayerWhoeverSends(address sender, uint128 most) public {
         most = uint128(bound(most, 1, PRICE));
         _prove(most);

@@ -10,6 +10,7 @@ import {Wallet} from "../support/Wallet.sol";
 
 /// @title pay
 contract PayTest is TillFixture {
+    /// hardhat-config: default.fuzz.runs = 1000
     function testFuzz_PaymentOpensTheQuotesSessionWhoeverSends(address sender, bytes32 nonce) public {
         vm.expectEmit(address(till));
         emit ITill.Paid(receiver, buyer.addr, Quotes.hash(quote), PRICE);
@@ -111,6 +112,7 @@ contract PayTest is TillFixture {
         till.pay(quote, payment);
     }
 
+    /// hardhat-config: default.fuzz.runs = 1000
     function testFuzz_PaymentOfAnyAmountOpensExactlyThat(uint128 amount) public {
         amount = uint128(bound(amount, 1, FUNDS));
         _quoteAnew(amount);
@@ -135,6 +137,7 @@ contract PayTest is TillFixture {
     }
 
     /// @dev What lay there before, from whomever, does not count as paid, and stays.
+    /// hardhat-config: default.fuzz.runs = 1000
     function testFuzz_PaymentLeavesWhatLayThereBefore(uint64 gift) public {
         deal(address(token), receiver, gift);
         till.pay(quote, _payment(buyer, "nonce"));

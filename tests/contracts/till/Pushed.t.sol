@@ -103,6 +103,7 @@ contract PushedTest is TillFixture {
         till.payPushed(quote, payment, named);
     }
 
+    /// hardhat-config: default.fuzz.runs = 1000
     function testFuzz_PushedPaymentLeavesWhatElseLiesThere(uint64 gift) public {
         Payment memory payment = _payment(buyer, "nonce");
         _push(payment);

@@ -16,6 +16,7 @@ contract RecoverTest is TillFixture {
         _push(_pushed);
     }
 
+    /// hardhat-config: default.fuzz.runs = 1000
     function testFuzz_RecoveryGoesToWhomTheKeyNamesWhoeverSends(address sender) public {
         vm.warp(quote.payBefore);
         vm.expectEmit(address(till));
@@ -117,6 +118,7 @@ contract RecoverTest is TillFixture {
         till.recover(quote, payment, named);
     }
 
+    /// hardhat-config: default.fuzz.runs = 1000
     function testFuzz_RecoverySendsAtMostWhatWasSignedAndWhatIsThere(uint96 signed, uint96 there) public {
         quote.salt = 0;
         receiver = till.receiverOf(quote);

@@ -2,6 +2,7 @@
 pragma solidity 0.8.30;
 
 import {ITill} from "../../../contracts/interfaces/ITill.sol";
+import {Evidence} from "../../../contracts/types/Cases.sol";
 import {SignedReceipt} from "../../../contracts/types/Claims.sol";
 import {Payment} from "../../../contracts/types/Quotes.sol";
 import {TillAttack} from "../attacks/TillAttack.sol";
@@ -13,6 +14,7 @@ contract RefundTest is TillAttack {
         till.pay(quote, _payment(buyer, "nonce"));
     }
 
+    /// hardhat-config: default.fuzz.runs = 1000
     function testFuzz_RefundSendsWhatTheJobLeftToThePayer(address sender, uint128 cost) public {
         cost = uint128(bound(cost, 1, PRICE - 1));
         _settleOne(sessionId, 1, cost);
@@ -87,8 +89,9 @@ contract RefundTest is TillAttack {
         _fund(key.addr);
         vm.warp(_end());
         assertEq(till.refund(quote), PRICE - 400);
+        Evidence memory evidence = _claimedEvidence(_sessionTerms(), job);
         vm.prank(key.addr);
-        bytes32 caseId = court.demand(_claimedEvidence(_sessionTerms(), job));
+        bytes32 caseId = court.demand(evidence);
         assertEq(till.refund(quote), 0);
         vm.warp(court.caseOf(caseId).phaseEnds);
         court.advance(caseId);
