@@ -35,7 +35,9 @@ contract PayTest is TillFixture {
     function test_PaymentRepeatedChangesNothing() public {
         Payment memory payment = _payment(buyer, "nonce");
         till.pay(quote, payment);
+        vm.recordLogs();
         till.pay(quote, payment);
+        assertEq(vm.getRecordedLogs().length, 0);
         assertEq(_balance(buyer), FUNDS - PRICE);
     }
 
@@ -55,6 +57,14 @@ contract PayTest is TillFixture {
     function test_PaymentOfAnotherAmountIsRefused() public {
         Payment memory payment = _payment(buyer, PRICE + 1, "nonce");
         vm.expectRevert(abi.encodeWithSelector(ITill.Till_WrongAmount.selector, PRICE + 1, PRICE));
+        till.pay(quote, payment);
+    }
+
+    /// @dev Refused as it is, by the form for signatures in bytes, and not cut to length.
+    function test_PaymentWithAnOverlongSignatureIsRefused() public {
+        Payment memory payment = _payment(buyer, "nonce");
+        payment.signature = bytes.concat(payment.signature, hex"00");
+        vm.expectRevert(ERC3009.ERC3009InvalidSignature.selector);
         till.pay(quote, payment);
     }
 

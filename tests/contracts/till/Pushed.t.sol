@@ -4,7 +4,7 @@ pragma solidity 0.8.30;
 import {IERC20Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.sol";
 import {ERC3009} from "@openzeppelin/contracts/token/ERC20/extensions/draft-ERC3009.sol";
 import {ITill} from "../../../contracts/interfaces/ITill.sol";
-import {Payment} from "../../../contracts/types/Quotes.sol";
+import {Payment, Quotes} from "../../../contracts/types/Quotes.sol";
 import {TillFixture} from "../support/TillFixture.sol";
 import {Wallet} from "../support/Wallet.sol";
 
@@ -17,7 +17,10 @@ contract PushedTest is TillFixture {
             abi.encodeWithSelector(ERC3009.ERC3009UsedAuthorization.selector, buyer.addr, bytes32("nonce"))
         );
         till.pay(quote, payment);
-        till.payPushed(quote, payment, _named(key, payment));
+        bytes memory named = _named(key, payment);
+        vm.expectEmit(address(till));
+        emit ITill.Paid(receiver, buyer.addr, Quotes.hash(quote), PRICE);
+        till.payPushed(quote, payment, named);
         assertEq(till.payerOf(receiver), buyer.addr);
         assertEq(_held(sessionId).deposited, PRICE);
         assertEq(token.balanceOf(receiver), 0);
@@ -37,7 +40,9 @@ contract PushedTest is TillFixture {
         bytes memory named = _named(key, payment);
         _push(payment);
         till.payPushed(quote, payment, named);
+        vm.recordLogs();
         till.payPushed(quote, payment, named);
+        assertEq(vm.getRecordedLogs().length, 0);
         assertEq(_held(sessionId).deposited, PRICE);
     }
 

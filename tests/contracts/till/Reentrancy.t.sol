@@ -25,6 +25,10 @@ contract CallingToken is ERC3009 {
         (_target, _armed, worked) = (target, data, false);
     }
 
+    function burn(address from, uint256 amount) external {
+        _burn(from, amount);
+    }
+
     function DOMAIN_SEPARATOR() external view returns (bytes32) {
         return _domainSeparatorV4();
     }
@@ -106,6 +110,14 @@ contract ReentrancyTest is TillFixture {
         _calling.arm(address(_calling), abi.encodeCall(IERC20.transfer, (receiver, 5)));
         Payment memory payment = _payment(buyer, "nonce");
         vm.expectRevert(abi.encodeWithSelector(ITill.Till_WrongDelta.selector, PRICE + 5, PRICE));
+        till.pay(quote, payment);
+    }
+
+    function test_PaymentInWhichTheReceiversBalanceFallsIsRefused() public {
+        _mint(receiver, 10 * PRICE);
+        _calling.arm(address(_calling), abi.encodeCall(CallingToken.burn, (receiver, 5 * PRICE)));
+        Payment memory payment = _payment(buyer, "nonce");
+        vm.expectRevert(abi.encodeWithSelector(ITill.Till_WrongDelta.selector, 0, PRICE));
         till.pay(quote, payment);
     }
 

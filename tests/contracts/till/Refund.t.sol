@@ -56,7 +56,9 @@ contract RefundTest is TillAttack {
     function test_RefundRepeatedChangesNothing() public {
         vm.warp(_end());
         till.refund(quote);
+        vm.recordLogs();
         assertEq(till.refund(quote), 0);
+        assertEq(vm.getRecordedLogs().length, 0);
         assertEq(_balance(buyer), FUNDS);
     }
 
