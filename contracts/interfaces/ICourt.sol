@@ -191,8 +191,8 @@ interface ICourt {
     /// @param offer The offer that the order names.
     function proveOvercharge(Evidence calldata evidence, Offer calldata offer) external;
 
-    /// @notice Sends a proof's award to the buyer; adds it to the buyer's balance here if that is a contract. Anyone may
-    /// call; without an award nothing happens.
+    /// @notice Sends a proof's award to the buyer; adds it to the buyer's balance here if that is a contract. Anyone
+    /// may call; without an award nothing happens.
     /// @param orderHash Order that was proven against.
     function payAward(bytes32 orderHash) external;
 

@@ -10,8 +10,8 @@ import {IReceiver} from "./IReceiver.sol";
 /// @notice A quote has a receiver: an address that follows from all the quote says, and at which only this contract's
 /// receiver can ever live. Tokens that arrive there by an authorization have two ways out: into the quote's own
 /// session, or back to whoever signed. The session's buyer is the receiver; what the session does not spend, and what
-/// the court awards to its buyer, goes from there to the wallet that paid, and nowhere else. Tokens that come by a plain transfer stay: nobody signed for them.
-/// Nobody owns this contract, and every function may be called by anyone.
+/// the court awards to its buyer, goes from there to the wallet that paid, and nowhere else. Tokens that come by a
+/// plain transfer stay: nobody signed for them. Nobody owns this contract, and every function may be called by anyone.
 /// @dev Assumes:
 /// safety: the token is the escrow's, so a plain one; its EIP-3009 transfers move what was signed, once.
 /// In `payPushed` and in `recover` before `RECOVERY_SECONDS` are over: the quote's key names who really paid. In

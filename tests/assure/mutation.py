@@ -16,7 +16,7 @@ import queue
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -102,15 +102,21 @@ class Run:
 
 
 @contextmanager
-def opened(root: Path, work: Path, seed: int, jobs: int) -> Iterator[tuple[Run, dict[str, list[Mutant]]]]:
-    """A run over a private copy of the tree, and every mutant there is, by file."""
+def opened(
+    root: Path, work: Path, seed: int, jobs: int, asked: Sequence[str] = ("tests/contracts/",)
+) -> Iterator[tuple[Run, dict[str, list[Mutant]]]]:
+    """A run over a private copy of the tree, and every mutant there is, by file.
+
+    Only tests whose path begins with one of `asked` are.
+    """
     with ExitStack() as stack:
         tree = copied(root, work / "tree")
         parsed = sorted(f for f in _solidity(tree) if not f.startswith(NOT_MUTATED))
         workers = [stack.enter_context(Worker(tree, parsed)) for _ in range(jobs)]
         compiled = digest(tree, COMPILED, ["worker.mjs"])
-        tested = digest(tree, TESTED, ["worker.mjs", "bench.py"])
-        base = build_base(workers[0], work / f"base-{tested}.json")
+        those = hashlib.sha256("\0".join(asked).encode()).hexdigest()[:4]
+        tested = digest(tree, TESTED, ["worker.mjs", "bench.py"]) + those
+        base = build_base(workers[0], work / f"base-{tested}.json", asked)
         for worker in workers:
             worker.stand_on(base.code)
         benches = [Bench(worker, base, seed) for worker in workers]
@@ -129,7 +135,7 @@ def run(long: bool) -> list[dict[str, Any]]:
     if not RESULT.exists():
         raise ToolFailed(f"{RESULT.relative_to(ROOT)} is missing: {_REMAKE} --seed N")
     for told in _kept(RESULT) if long else ():
-        of = ["--of", *told["of"]] if told["of"] else []
+        of = ["--asked", *told["asked"], *(["--of", *told["of"]] if told["of"] else [])]
         if main(["--seed", str(told["seed"]), *of, "--out", str(RESULT)]):
             raise ToolFailed(f"see what survived: {_REMAKE} {' '.join(['--seed', str(told['seed']), *of])}")
     return [row for told in _kept(RESULT) for row in rows(told)]
@@ -188,12 +194,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, required=True, help="draws the sample and seeds the fuzzer")
     parser.add_argument("--count", type=int, default=300, help="mutants to try, all different in bytecode")
     parser.add_argument("--of", nargs="+", default=[], help="only mutants of these files")
+    parser.add_argument("--asked", nargs="+", default=["tests/contracts/"], help="tests, by the path's start")
     parser.add_argument("--jobs", type=int, default=2, help="workers, under 1 GB each")
     parser.add_argument("--out", type=Path, help="where the report goes, beside the terminal")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "mutation", help="journal and copies")
     parser.add_argument("--id", nargs="+", default=[], help="only these mutants, whatever was drawn")
     options = parser.parse_args(arguments)
-    with opened(ROOT, options.work, options.seed, options.jobs) as (run, by_file):
+    with opened(ROOT, options.work, options.seed, options.jobs, options.asked) as (run, by_file):
         candidates = drawn(by_file, options.seed)
         if options.id:
             return _show(run, [m for m in candidates if m.id in options.id])
@@ -202,6 +209,7 @@ def main(arguments: list[str]) -> int:
         verdicts = run.judge(selection.taken)
     explained = reasons(SURVIVORS)
     made = report(ROOT, options.seed, selection, verdicts, explained, sorted(options.of))
+    made["asked"] = options.asked
     if options.out:
         keep(options.out, made)
     else:

@@ -127,7 +127,7 @@ contract TillProofs is TillProof {
         assertEq(_tokens(receiver), tokens);
     }
 
-    function check_RecoverSendsAtMostWhatWasSignedToWhoeverSignedAndWasNamedInTime(
+    function check_RecoverSendsAtMostWhatWasSignedAndTouchesNoAccount(
         address caller,
         Payment calldata payment,
         bytes calldata word,
@@ -142,9 +142,22 @@ contract TillProofs is TillProof {
         uint256 sent = _tokens(payment.from) - wallet;
         assertEq(_tokens(receiver), tokens - sent);
         assertEq(escrow.accountOf(receiver), account);
-        assertGe(time, PAY_BEFORE);
-        if (sent == 0) return;
         assertLe(sent, payment.value);
+        assertGe(time, PAY_BEFORE);
+    }
+
+    function check_RecoverNeedsWhoeverSignedAndInTimeTheKeysWord(
+        address caller,
+        Payment calldata payment,
+        bytes calldata word,
+        uint40 time
+    ) external {
+        vm.warp(time);
+        _assumePerson(payment.from);
+        uint256 tokens = _tokens(receiver);
+        if (!_call(caller, abi.encodeCall(ITill.recover, (quote, payment, word)))) return;
+        if (_tokens(receiver) == tokens) return;
+
         assertEq(_signerOf(payment), payment.from);
         assertTrue(_isUsed(payment));
         if (time < PAY_BEFORE + 1 days) assertEq(_namedBy(payment, word), KEY);
