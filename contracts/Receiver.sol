@@ -3,6 +3,7 @@ pragma solidity 0.8.30;
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
+import {ICourt} from "./interfaces/ICourt.sol";
 import {IEscrow} from "./interfaces/IEscrow.sol";
 import {IReceiver} from "./interfaces/IReceiver.sol";
 import {Open} from "./types/Messages.sol";
@@ -15,6 +16,7 @@ contract Receiver is IReceiver {
     /// @inheritdoc IReceiver
     address public immutable override TILL;
     IEscrow private immutable _ESCROW;
+    ICourt private immutable _COURT;
     IERC20 private immutable _TOKEN;
 
     modifier onlyTill() {
@@ -27,6 +29,7 @@ contract Receiver is IReceiver {
     constructor(IEscrow escrow) {
         TILL = msg.sender;
         _ESCROW = escrow;
+        _COURT = ICourt(escrow.COURT());
         _TOKEN = escrow.TOKEN();
     }
 
@@ -42,6 +45,14 @@ contract Receiver is IReceiver {
     function withdraw(address to) external override onlyTill returns (uint128 amount) {
         amount = _ESCROW.accountOf(address(this));
         if (amount != 0) _ESCROW.withdraw(amount, to);
+    }
+
+    /// @inheritdoc IReceiver
+    function takeAwards(address to) external override onlyTill returns (uint64 amount) {
+        amount = _COURT.jurorOf(address(this)).balance;
+        if (amount == 0) return 0;
+        _COURT.withdraw(amount);
+        _TOKEN.safeTransfer(to, amount);
     }
 
     /// @inheritdoc IReceiver

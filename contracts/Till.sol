@@ -97,6 +97,16 @@ contract Till is ITill {
     }
 
     /// @inheritdoc ITill
+    function takeAwards(Quote calldata quote) external override returns (uint64 amount) {
+        (, address receiver) = _of(quote);
+        address from = _paid[receiver].from;
+        if (from == address(0)) revert Till_NotPaid(receiver);
+
+        amount = IReceiver(receiver).takeAwards(from);
+        if (amount != 0) emit Awarded(receiver, from, amount);
+    }
+
+    /// @inheritdoc ITill
     function recover(Quote calldata quote, Payment calldata payment, bytes calldata keySignature)
         external
         override

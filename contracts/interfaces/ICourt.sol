@@ -36,9 +36,9 @@ interface ICourt {
         bytes32 indexed orderHash, address indexed owner, address indexed buyer, uint128 slashed, uint128 award
     );
 
-    /// @notice A proof's award was paid out.
+    /// @notice A proof's award was paid out, or added to the balance of a buyer that is a contract.
     /// @param orderHash Order.
-    /// @param buyer Receiver.
+    /// @param buyer Whose it is.
     /// @param amount Atoms.
     event AwardPaid(bytes32 indexed orderHash, address indexed buyer, uint128 amount);
 
@@ -191,7 +191,8 @@ interface ICourt {
     /// @param offer The offer that the order names.
     function proveOvercharge(Evidence calldata evidence, Offer calldata offer) external;
 
-    /// @notice Sends a proof's award to the buyer. Anyone may call; without one nothing happens.
+    /// @notice Sends a proof's award to the buyer; adds it to the buyer's balance here if that is a contract. Anyone
+    /// may call; without an award nothing happens.
     /// @param orderHash Order that was proven against.
     function payAward(bytes32 orderHash) external;
 

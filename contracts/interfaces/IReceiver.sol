@@ -19,6 +19,11 @@ interface IReceiver {
     /// @return amount Atoms sent.
     function withdraw(address to) external returns (uint128 amount);
 
+    /// @notice Sends all that the court owes it. Till only.
+    /// @param to Whoever paid.
+    /// @return amount Atoms sent.
+    function takeAwards(address to) external returns (uint64 amount);
+
     /// @notice Sends some of the tokens it holds. Till only.
     /// @param to Whoever sent them.
     /// @param amount Atoms.

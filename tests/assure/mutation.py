@@ -1,10 +1,10 @@
 """Changes our contracts in small ways and counts how often a test notices.
 
-Usage: python -m tests.assure.mutation --seed N [--count 300] [--jobs 2] [--out FILE] [--id ID...]
+Usage: python -m tests.assure.mutation --seed N [--count 300] [--of FILE...] [--out FILE] [--id ID...]
 
-A run that was cut short continues where it stopped, as long as contracts and tests are the same. `--id` tries
-single mutants and shows them. Exits with 1 below the goal, or for a survivor unexplained or an
-stale.
+A run that was cut short continues where it stopped, as long as contracts and tests are the same. `--of` tries
+mutants of these files only, and the result holds it beside the run over all. `--id` tries single mutants and
+shows them. Exits with 1 below the goal, or for a survivor unexplained or stale.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import queue
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -102,15 +102,21 @@ class Run:
 
 
 @contextmanager
-def opened(root: Path, work: Path, seed: int, jobs: int) -> Iterator[tuple[Run, dict[str, list[Mutant]]]]:
-    """A run over a private copy of the tree, and every mutant there is, by file."""
+def opened(
+    root: Path, work: Path, seed: int, jobs: int, asked: Sequence[str] = ("tests/contracts/",)
+) -> Iterator[tuple[Run, dict[str, list[Mutant]]]]:
+    """A run over a private copy of the tree, and every mutant there is, by file.
+
+    Only tests whose path begins with one of `asked` are.
+    """
     with ExitStack() as stack:
         tree = copied(root, work / "tree")
         parsed = sorted(f for f in _solidity(tree) if not f.startswith(NOT_MUTATED))
         workers = [stack.enter_context(Worker(tree, parsed)) for _ in range(jobs)]
         compiled = digest(tree, COMPILED, ["worker.mjs"])
-        tested = digest(tree, TESTED, ["worker.mjs", "bench.py"])
-        base = build_base(workers[0], work / f"base-{tested}.json")
+        those = hashlib.sha256("\0".join(asked).encode()).hexdigest()[:4]
+        tested = digest(tree, TESTED, ["worker.mjs", "bench.py"]) + those
+        base = build_base(workers[0], work / f"base-{tested}.json", asked)
         for worker in workers:
             worker.stand_on(base.code)
         benches = [Bench(worker, base, seed) for worker in workers]
@@ -128,18 +134,33 @@ def run(long: bool) -> list[dict[str, Any]]:
     """Figures of the committed result; the long form makes it anew, from the committed seed."""
     if not RESULT.exists():
         raise ToolFailed(f"{RESULT.relative_to(ROOT)} is missing: {_REMAKE} --seed N")
-    told = json.loads(RESULT.read_text())
-    if long and main(["--seed", str(told["seed"]), "--out", str(RESULT)]):
-        raise ToolFailed(f"see what survived: {_REMAKE} --seed {told['seed']}")
-    return rows(json.loads(RESULT.read_text()))
+    for told in _kept(RESULT) if long else ():
+        of = ["--asked", *told["asked"], *(["--of", *told["of"]] if told["of"] else [])]
+        if main(["--seed", str(told["seed"]), *of, "--out", str(RESULT)]):
+            raise ToolFailed(f"see what survived: {_REMAKE} {' '.join(['--seed', str(told['seed']), *of])}")
+    return [row for told in _kept(RESULT) for row in rows(told)]
 
 
 def rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Figures of a result, which say what they were taken of."""
-    taken = f"at {result['commit'][:10]}"
+    """Figures of one run, which say what they were taken of."""
+    of = " and ".join(Path(file).stem for file in result["of"])
+    taken = f"{f'of {of}, ' if of else ''}at {result['commit'][:10]}"
     return [
         {**row, "name": f"{row['name']}, {taken}", "goal": f"≥ {row['goal']:g}"} for row in result["figures"]
     ]
+
+
+def keep(out: Path, made: dict[str, Any]) -> None:
+    """Puts a run into a result, in the place of the last one over the same files."""
+    runs = [told for told in _kept(out) if told["of"] != made["of"]] if out.exists() else []
+    out.parent.mkdir(parents=True, exist_ok=True)
+    told = {"runs": sorted([*runs, made], key=lambda run: run["of"])}
+    out.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+
+
+def _kept(result: Path) -> list[dict[str, Any]]:
+    runs: list[dict[str, Any]] = json.loads(result.read_text())["runs"]
+    return runs
 
 
 def copied(root: Path, tree: Path) -> Path:
@@ -172,25 +193,27 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.assure.mutation", description=__doc__)
     parser.add_argument("--seed", type=int, required=True, help="draws the sample and seeds the fuzzer")
     parser.add_argument("--count", type=int, default=300, help="mutants to try, all different in bytecode")
+    parser.add_argument("--of", nargs="+", default=[], help="only mutants of these files")
+    parser.add_argument("--asked", nargs="+", default=["tests/contracts/"], help="tests, by the path's start")
     parser.add_argument("--jobs", type=int, default=2, help="workers, under 1 GB each")
     parser.add_argument("--out", type=Path, help="where the report goes, beside the terminal")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "mutation", help="journal and copies")
     parser.add_argument("--id", nargs="+", default=[], help="only these mutants, whatever was drawn")
     options = parser.parse_args(arguments)
-    with opened(ROOT, options.work, options.seed, options.jobs) as (run, by_file):
+    with opened(ROOT, options.work, options.seed, options.jobs, options.asked) as (run, by_file):
         candidates = drawn(by_file, options.seed)
         if options.id:
             return _show(run, [m for m in candidates if m.id in options.id])
-        selection = run.select(candidates, options.count)
+        wanted = [m for m in candidates if not options.of or m.file in options.of]
+        selection = run.select(wanted, options.count)
         verdicts = run.judge(selection.taken)
     explained = reasons(SURVIVORS)
-    made = report(ROOT, options.seed, selection, verdicts, explained)
-    text = json.dumps(made, indent=1, ensure_ascii=False) + "\n"
+    made = report(ROOT, options.seed, selection, verdicts, explained, sorted(options.of))
+    made["asked"] = options.asked
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text)
+        keep(options.out, made)
     else:
-        sys.stdout.write(text)
+        sys.stdout.write(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
     taken = {m.id for m in selection.taken}
     alive = [m for m in selection.taken if not verdicts[m.id].killed_by]
     wrong = faults(alive, taken, {m.id for m in candidates}, explained)

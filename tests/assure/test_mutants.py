@@ -215,7 +215,7 @@ def test_report_counts_and_names_survivors(tmp_path: Path) -> None:
         v.id: v for v in (_verdict("a", "t"), _verdict("b", "t"), _verdict("c", "t"), _verdict("d", ""))
     }
     root = Path(__file__).resolve().parents[2]
-    made = report(root, 7, selection, verdicts, {"d": "no test can tell"})
+    made = report(root, 7, selection, verdicts, {"d": "no test can tell"}, [])
     assert (made["seed"], made["sampled"], made["distinct"], made["killed"], made["score"]) == (
         7,
         6,

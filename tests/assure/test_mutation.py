@@ -51,10 +51,19 @@ def test_short_form_shows_the_committed_result_and_of_what_it_is(
 ) -> None:
     figure = {"name": "mutation score", "value": 96.5, "unit": "%", "goal": 95.0, "met": True}
     result = tmp_path / "mutation.json"
-    result.write_text(json.dumps({"commit": "0123456789abcdef", "figures": [figure]}))
     monkeypatch.setattr(mutation, "RESULT", result)
-    (row,) = mutation.run(long=False)
-    assert (row["name"], row["value"], row["goal"]) == ("mutation score, at 0123456789", 96.5, "≥ 95")
+    for of in ([], ["contracts/Gate.sol", "contracts/Door.sol"]):
+        mutation.keep(result, {"of": of, "commit": "0123456789abcdef", "figures": [figure]})
+    whole, part = mutation.run(long=False)
+    assert (whole["name"], whole["value"], whole["goal"]) == ("mutation score, at 0123456789", 96.5, "≥ 95")
+    assert part["name"] == "mutation score, of Gate and Door, at 0123456789"
+
+
+def test_run_takes_the_place_of_the_last_one_over_the_same_files(tmp_path: Path) -> None:
+    result = tmp_path / "new" / "mutation.json"
+    for of, seed in (([], 1), (["a.sol"], 2), ([], 3)):
+        mutation.keep(result, {"of": of, "seed": seed})
+    assert json.loads(result.read_text()) == {"runs": [{"of": [], "seed": 3}, {"of": ["a.sol"], "seed": 2}]}
 
 
 def test_short_form_without_a_committed_result_has_failed(

@@ -20,7 +20,7 @@ ASSERTION = re.compile(r"\b(?:assert[A-Z]\w*|_refused|_works)\(")
 
 @pytest.mark.parametrize("name", ["Till", "Receiver"])
 def test_whoever_calls_the_till_is_listed(name: str) -> None:
-    """The attacks hold the larger contracts against the same list."""
+    """The attacks say it too, minutes later; the interface that is packaged says it at once."""
     listed = tomllib.loads((ATTACKS / "surface.toml").read_text())[name]
     abi = json.loads((ROOT / f"marketplace/chain/abi/{name}.json").read_text())["abi"]
     assert back_doors(abi, listed) == []

@@ -8,7 +8,7 @@ import {CourtProof} from "./support/CourtProof.sol";
 contract FaultProof is CourtProof {
     function check_AnAwardIsPaidOnceAndToTheBuyer(address caller, bytes32 orderHash) external {
         FaultProven memory proof = court.proofOf(orderHash);
-        vm.assume(proof.buyer != address(registry));
+        vm.assume(proof.buyer.code.length == 0);
         uint256 wallet = token.balanceOf(proof.buyer);
         vm.prank(caller);
         court.payAward(orderHash);
@@ -17,5 +17,19 @@ contract FaultProof is CourtProof {
         vm.prank(caller);
         court.payAward(orderHash);
         assertEq(token.balanceOf(proof.buyer), wallet + proof.award);
+    }
+
+    function check_AnAwardOfAContractIsOwedOnceAndToIt(address caller, bytes32 orderHash) external {
+        FaultProven memory proof = court.proofOf(orderHash);
+        vm.assume(proof.buyer == address(token)); // a contract like any other
+        (uint256 wallet, uint256 owed) = (token.balanceOf(proof.buyer), _balance(proof.buyer));
+        uint256 held = token.balanceOf(COURT);
+        vm.prank(caller);
+        court.payAward(orderHash);
+        vm.prank(caller);
+        court.payAward(orderHash);
+        assertEq(token.balanceOf(proof.buyer), wallet);
+        assertEq(_balance(proof.buyer), owed + proof.award);
+        assertEq(token.balanceOf(COURT), held + proof.award);
     }
 }

@@ -15,6 +15,8 @@ from tests.assure.mutants.mutant import Mutant, proportions
 from tests.assure.mutants.selection import Selection
 
 GOAL_COUNT = 300
+# Of single files: all there are, which must not be next to none.
+GOAL_COUNT_OF_FILES = 100
 GOAL_PERCENT = 95.0
 
 
@@ -38,18 +40,25 @@ def faults(alive: list[Mutant], sampled: set[str], known: set[str], explained: d
 
 
 def report(
-    root: Path, seed: int, selection: Selection, verdicts: dict[str, Verdict], explained: dict[str, str]
+    root: Path,
+    seed: int,
+    selection: Selection,
+    verdicts: dict[str, Verdict],
+    explained: dict[str, str],
+    of: list[str],
 ) -> dict[str, Any]:
-    """What goes into docs/results."""
+    """What goes into docs/results; `of` are the files that were changed, none: all of them."""
     taken = selection.taken
     alive = [m for m in taken if not verdicts[m.id].killed_by]
     killed = len(taken) - len(alive)
     score = round(100 * killed / len(taken), 2)
+    wanted = GOAL_COUNT_OF_FILES if of else GOAL_COUNT
     return {
         "commit": _commit(root),
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "seed": seed,
+        "of": of,
         "sampled": selection.drawn,
         "not_compiling": selection.broken,
         "equal_to_original": selection.equal,
@@ -76,7 +85,7 @@ def report(
             for m in alive
         ],
         "figures": [
-            _figure("mutants distinct in bytecode", len(taken), "mutants", GOAL_COUNT),
+            _figure("mutants distinct in bytecode", len(taken), "mutants", wanted),
             _figure("mutation score", score, "%", GOAL_PERCENT),
             _figure("survivors explained", sum(m.id in explained for m in alive), "mutants", len(alive)),
         ],

@@ -49,17 +49,23 @@ contract CourtReentrancyTest is CourtFixture {
         _assertSolvent(0);
     }
 
-    function test_AwardInsideItselfIsPaidOnce() public {
+    function test_AwardOfAContractWaitsInItsBalanceAndIsTakenOnce() public {
         _sessionOfThief();
         Job memory job = _job(1, 50e6);
-        Evidence memory evidence = _evidence(job);
-        court.proveOvercharge(evidence, _offer());
+        court.proveOvercharge(_evidence(job), _offer());
         uint256 before = token.balanceOf(address(_thief));
-        _thief.arm(address(court), abi.encodeCall(ICourt.payAward, (_orderHash(job))));
         court.payAward(_orderHash(job));
-        assertTrue(_thief.reentered());
-        assertEq(token.balanceOf(address(_thief)), before + 200e6);
+        court.payAward(_orderHash(job));
+        assertEq(token.balanceOf(address(_thief)), before);
+        assertEq(_balance(address(_thief)), 200e6);
+        assertEq(token.balanceOf(address(court)), 3 * JUROR_BALANCE + 200e6);
         assertEq(registry.slashed(), MIN_STAKE - 200e6);
+
+        bytes memory take = abi.encodeCall(ICourt.withdraw, (200e6));
+        _thief.arm(address(court), take);
+        _thief.act(address(court), take);
+        assertFalse(_thief.reentered());
+        assertEq(token.balanceOf(address(_thief)), before + 200e6);
     }
 
     function test_ChallengeInsideItsBondIsRefused() public {

@@ -3,6 +3,7 @@ pragma solidity 0.8.30;
 
 import {ICourt} from "../../../contracts/interfaces/ICourt.sol";
 import {IEscrow} from "../../../contracts/interfaces/IEscrow.sol";
+import {ITill} from "../../../contracts/interfaces/ITill.sol";
 import {SettleItem} from "../../../contracts/types/Sessions.sol";
 import {Forgeries} from "./Forgeries.sol";
 
@@ -47,8 +48,9 @@ abstract contract Attacks is Forgeries {
 
     /// @dev A buyer that calls back in the middle of its own transfers.
     function reenter(uint256 seed) external tried(29) {
-        uint256 kind = _roll(seed, 0) % 7;
+        uint256 kind = _roll(seed, 0) % 8;
         if (kind == 6) return _reenterCourt(seed);
+        if (kind == 7) return _reenterTill(seed);
         (bool isDeposit, uint256 inner) = (kind > 2, kind % 3);
         uint256 amount = _between(_roll(seed, 1), 1, _filled(THIEF, 2));
         Ghost memory drawn = _drawn(THIEF, FIRST_KEY, 2, 1, _roll(seed, 2));
@@ -138,6 +140,30 @@ abstract contract Attacks is Forgeries {
         }
         thief.arm(address(0), "");
         if (owned > 0 || seed % 2 == 0) _done();
+    }
+
+    /// @dev Pays twice for one quote, or wants its refund twice: the call inside works and moves nothing.
+    function _reenterTill(uint256 seed) private {
+        uint256 number = _quoteNew(seed);
+        uint256 owner = _ownerOf(quotes[number].node);
+        if (!_serves(quotes[number].node)) _stakeMore(owner, _fullStake(owner));
+        uint256 transfer = _sign(number, THIEF, quotes[number].amount);
+        bytes[4] memory armed = [
+            abi.encodeCall(ITill.pay, (_quoteOf(number), _paymentOf(transfer))),
+            abi.encodeCall(ITill.refund, (_quoteOf(number))),
+            abi.encodeCall(ITill.takeAwards, (_quoteOf(number))),
+            abi.encodeCall(IEscrow.expire, (_one(_quoteTerms(number))))
+        ];
+        uint256 inner = _roll(seed, 1) % 3;
+        thief.arm(address(till), armed[inner]);
+        if (!_payNow(transfer)) revert Broken("4: pays in a call inside", number, inner);
+        if (!thief.reentered()) revert Broken("4: call inside a payment", number, inner);
+        inner = 1 + _roll(seed, 2) % 3;
+        thief.arm(inner == 3 ? address(escrow) : address(till), armed[inner]);
+        _travelTo(uint256(quotes[number].expiresAt) + GRACE);
+        _refundNow(number);
+        if (!thief.reentered()) revert Broken("4: call inside a refund", number, inner);
+        _done();
     }
 
     function _gasOf(Ghost storage ghost, uint32 seq) private returns (uint256 gas) {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.30;
 
-import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Permit.sol";
 import {IEscrow} from "../../../contracts/interfaces/IEscrow.sol";
 import {KeyCaps} from "../../../contracts/types/Keys.sol";
 import {KeyGrant, Messages, Open, TopUp} from "../../../contracts/types/Messages.sol";
@@ -26,7 +25,6 @@ abstract contract Buyers is Model {
 
     mapping(uint256 action => Tally tally) public tallies;
     uint256 internal current;
-    bytes32 private tokenDomain;
     uint256[BUYERS] private permits;
 
     /// @dev Counts the attempt and restores the clock, which a new call resets.
@@ -112,7 +110,7 @@ abstract contract Buyers is Model {
     }
 
     function topUp(uint256 seed) external tried(6) {
-        uint256 index = _openSession(seed);
+        uint256 index = _ownSession(seed);
         Ghost storage ghost = ghosts[index];
         uint256 way = _roll(seed, 1);
         uint256 more = _amountFor(ghost.buyer, ghost.key, ghost.node, ghost.deposited, way, seed);
@@ -171,7 +169,7 @@ abstract contract Buyers is Model {
     /// @dev The grant that the model has, as it would be signed.
     function _grantOf(uint256 who, uint256 key_) internal view returns (KeyGrant memory message) {
         KeyGhost memory grant = grants[who][key_];
-        (message.buyer, message.key) = (people[who].addr, people[key_].addr);
+        (message.buyer, message.key) = (_addressOf(who), people[key_].addr);
         (message.perSession, message.perDay, message.total) = (grant.perSession, grant.perDay, grant.total);
         (message.expiresAt, message.nodesRoot) = (grant.expiresAt, _listRoot(grant.list));
         (message.nonce, message.validUntil) = (grant.nonce, uint48(time + 1));
@@ -205,6 +203,12 @@ abstract contract Buyers is Model {
             if (!ghosts[index].closed && time < ghosts[index].expiresAt) return index;
         }
         return _openFresh(seed);
+    }
+
+    /// @dev The same, of a buyer with an account.
+    function _ownSession(uint256 seed) internal returns (uint256 index) {
+        index = _openSession(seed);
+        if (_isReceiver(ghosts[index].buyer)) index = _openFresh(seed);
     }
 
     /// @dev A large and long one, by its buyer.
@@ -266,11 +270,6 @@ abstract contract Buyers is Model {
         _keep(STRANGER, address(escrow), data, false);
     }
 
-    function _tokenDigest(bytes32 structHash) private returns (bytes32) {
-        if (tokenDomain == 0) tokenDomain = IERC20Permit(address(token)).DOMAIN_SEPARATOR();
-        return keccak256(abi.encodePacked(hex"1901", tokenDomain, structHash));
-    }
-
     /// @dev Mostly within the key's caps, which are renewed when they are used up; sometimes an atom above.
     function _amountFor(uint256 who, uint256 key_, uint256 id, uint256 has, uint256 way, uint256 seed)
         private
@@ -307,18 +306,6 @@ abstract contract Buyers is Model {
         (drawn.buyer, drawn.key, drawn.node, drawn.amount) = (uint8(who), uint8(key_), uint8(id), uint64(amount));
         (drawn.openedAt, drawn.expiresAt) = (uint40(time), uint40(time + _between(roll, 1, MAX_SESSION)));
         (drawn.epoch, drawn.serial) = (epochs[id], uint32(ghosts.length));
-    }
-
-    function _termsInMemory(Ghost memory drawn) internal view returns (Open memory) {
-        return Open({
-            buyer: people[drawn.buyer].addr,
-            key: people[drawn.key].addr,
-            nodeId: drawn.node,
-            amount: drawn.amount,
-            openBefore: drawn.openedAt + 1,
-            expiresAt: drawn.expiresAt,
-            salt: bytes32(uint256(drawn.serial))
-        });
     }
 
     /* HELPERS */

@@ -19,7 +19,8 @@ abstract contract Campaign is Test {
     string private constant NAMES =
         "deposit,withdraw,grantKey,revokeKey,open,openMany,topUp,settle,settleMany,settleBatch,close,expire,claim,"
         "finalise,collect,rotateKey,setSettler,moveStake,demand,respond,challenge,advance,vote,moveDeposit,proveFault,"
-        "payAward,replay,attack,foreignSettle,reenter,settleGas,donate,announceFee,withdrawFees,travel";
+        "payAward,replay,attack,foreignSettle,reenter,settleGas,donate,announceFee,withdrawFees,travel,pay,push,"
+        "payPushed,refund,recover,takeAwards";
 
     Handler private handler;
 

@@ -3,7 +3,7 @@ pragma solidity 0.8.30;
 
 import {ICourt} from "../../../contracts/interfaces/ICourt.sol";
 import {Evidence, Verdict} from "../../../contracts/types/Cases.sol";
-import {Messages, Receipt as JobReceipt} from "../../../contracts/types/Messages.sol";
+import {Messages} from "../../../contracts/types/Messages.sol";
 import {Jury} from "./Jury.sol";
 
 /// @title What challengers, accused and jurors do
@@ -107,30 +107,12 @@ abstract contract Cases is Jury {
         if (works) _done();
     }
 
-    /* PROOFS */
-
-    /// @dev Two receipts for one order, or a receipt above its price, of a claim or of any session.
-    function proveFault(uint256 seed) external tried(24) {
-        if (_proveNew(seed)) _done();
-    }
-
-    function payAward(uint256 seed) external tried(25) {
-        if (proven.length == 0) _proveNew(seed);
-        Proven storage proof = proven[_roll(seed, 1) % proven.length];
-        _do(STRANGER, address(court), abi.encodeCall(ICourt.payAward, (proof.orderHash)), true);
-        wallets[proof.buyer] += proof.award;
-        sumSlashed -= proof.award;
-        proof.award = 0;
-        _touchPerson(proof.buyer);
-        _done();
-    }
-
     /* STEPS */
 
     function _demandNew(uint256 seed) internal returns (uint256 index) {
         uint256 number = _claimedJob(seed);
         Ghost storage ghost = ghosts[jobs[number].session];
-        uint256 who = _roll(seed, 70) % 2 == 0 ? ghost.buyer : ghost.key;
+        uint256 who = _speaker(ghost, _roll(seed, 70));
         bytes memory data = abi.encodeCall(ICourt.demand, (_evidenceOf(number, true)));
         _do(who, address(court), data, true);
         _keep(who, address(court), data, false);
@@ -149,7 +131,7 @@ abstract contract Cases is Jury {
         uint256 number = !isNew ? disputes[index].job : isClaimed ? _claimedJob(seed) : _paidJob(seed);
         Ghost storage ghost = ghosts[jobs[number].session];
         uint256 who = _roll(seed, 71) % (STRANGER + 1);
-        if (!isNew || isClaimed) who = who % 2 == 0 ? ghost.buyer : ghost.key;
+        if (!isNew || isClaimed) who = _speaker(ghost, who);
         bytes memory data = abi.encodeCall(ICourt.challenge, (_evidenceOf(number, isClaimed), ROOT));
         _do(who, address(court), data, true);
         if (isNew) index = _pushDispute(number, 0, who, isClaimed ? jobs[number].amount : 0);
@@ -223,48 +205,7 @@ abstract contract Cases is Jury {
         return uint8(1 + (roll % 4 == 0 ? (roll >> 8) % 4 : number % 3));
     }
 
-    function _proveNew(uint256 seed) private returns (bool) {
-        bool isDouble = _roll(seed, 75) % 2 == 0;
-        uint256 number = _faulty(seed);
-        Job storage job = jobs[number];
-        Ghost storage ghost = ghosts[job.session];
-        bool isStruck = _isClaimed(number) && job.dispute == 0 && _roll(seed, 74) % 4 > 0;
-        if (job.fault == 0) isDouble = true;
-        Evidence memory evidence = _evidenceOf(number, isStruck);
-        JobReceipt memory second = _receiptOf(job, evidence.receipt.orderHash, 1);
-        second.amount = uint128(_between(_roll(seed, 77), 0, 2 * uint256(job.amount)));
-        bytes memory data = isDouble
-            ? abi.encodeCall(
-                ICourt.proveTwoReceipts, (evidence, second, _signed(_secretOf(job), Messages.hash(second)))
-            )
-            : abi.encodeCall(ICourt.proveOvercharge, (evidence, _offer(ghost.node)));
-        bytes32 orderHash = evidence.receipt.orderHash;
-        bool works = isStruck || !isProven[orderHash];
-        _do(STRANGER, address(court), data, works);
-        if (!works) return false;
-        _keep(STRANGER, address(court), data, false);
-        _mProve(number, orderHash, evidence.order.maxAmount, isStruck);
-        return true;
-    }
-
-    /// @dev An order is punished once. A receipt that came into a claim is struck out of it all the same.
-    function _mProve(uint256 number, bytes32 orderHash, uint256 most, bool isStruck) private {
-        Job storage job = jobs[number];
-        Ghost storage ghost = ghosts[job.session];
-        uint256 held = job.dispute > 0 ? disputes[job.dispute - 1].held : 0;
-        if (!isProven[orderHash]) {
-            (, uint256 award) = _mPunish(_ownerOf(ghost.node), most, MIN_STAKE, isStruck ? job.amount : held);
-            proven.push(Proven(orderHash, ghost.buyer, uint64(award)));
-            isProven[orderHash] = true;
-        }
-        _touch(job.session);
-        if (!isStruck) return;
-        _pushDispute(number, UPHELD, STRANGER, 0);
-        _mHold(ghost, job.amount);
-        _mResolve(ghost, job.amount, false);
-    }
-
-    function _pushDispute(uint256 number, uint8 state, uint256 who, uint256 held) private returns (uint256 index) {
+    function _pushDispute(uint256 number, uint8 state, uint256 who, uint256 held) internal returns (uint256 index) {
         index = disputes.length;
         Dispute storage dispute = disputes.push();
         (dispute.job, dispute.state, dispute.held) = (uint32(number), state, uint64(held));
@@ -329,24 +270,11 @@ abstract contract Cases is Jury {
         return ghosts[index].claimFirst;
     }
 
-    /// @dev Of a claim, disputed before or proven before or neither; or of any session.
-    function _faulty(uint256 seed) private returns (uint256 number) {
-        uint256 kind = _roll(seed, 76) % 4;
-        if (kind < 2) return kind == 0 ? _claimedJob(seed) : _faultyJob(seed);
-        uint256 count = jobs.length;
-        for (uint256 i = 0; i < 24 && i < count; ++i) {
-            number = (count - 1 - (seed % 8 + i) % count);
-            bool isOpen = jobs[number].dispute > 0 && !_wasProven(number) && _isInTime(number);
-            if (kind == 2 ? isOpen : jobs[number].dispute == 0 && _isClaimed(number)) return number;
-        }
-        return _claimedJob(seed);
-    }
-
-    function _isInTime(uint256 number) private view returns (bool) {
+    function _isInTime(uint256 number) internal view returns (bool) {
         return time < uint256(ghosts[jobs[number].session].expiresAt) + GRACE + CHALLENGE;
     }
 
-    function _wasProven(uint256 number) private view returns (bool) {
+    function _wasProven(uint256 number) internal view returns (bool) {
         return isProven[_orderHash(jobs[number])];
     }
 
@@ -363,11 +291,6 @@ abstract contract Cases is Jury {
         _travelTo(ghosts[fresh].finalAt);
         _finaliseNow(fresh);
         return _pushJob(fresh, 1, 1 + seed % JOB_MOST, 0);
-    }
-
-    function _faultyJob(uint256 seed) private returns (uint256) {
-        uint256 amount = _between(_roll(seed, 79), 1, JOB_MOST);
-        return _pushJob(_openSession(seed), uint32(1 + seed % 100), amount, uint8(1 + _roll(seed, 73) % 3));
     }
 
     /// @dev A case in one of these states, with time left in its phase; in any state, also one that ran out. As many as

@@ -6,13 +6,13 @@ import {Case, Juror, Seat} from "../../../contracts/types/Cases.sol";
 import {Claim} from "../../../contracts/types/Claims.sol";
 import {Key} from "../../../contracts/types/Keys.sol";
 import {Session} from "../../../contracts/types/Sessions.sol";
-import {World} from "./World.sol";
+import {Quoted} from "./Quoted.sol";
 
 /// @title What must hold after every call
 /// @notice Rules are numbered as on the protocol page, section 6. After every call: whatever the call touched, every
 /// account, every node's earnings, the fee, and the balances of the three contracts against the model's sums. After
 /// every 16th, after every forgery that was passed over and at the end of a run: everything, and the sums themselves.
-abstract contract Check is World {
+abstract contract Check is Quoted {
     uint256 private constant THOROUGH_EACH = 16;
     uint8 private constant EXISTS = 1;
     uint8 private constant CLOSED = 2;
@@ -41,7 +41,9 @@ abstract contract Check is World {
             if (rest & 1 == 1) _checkSession(ghosts[i]);
         }
         for ((uint256 rest, uint256 i) = (touchedPeople, 0); rest > 0; (rest, i) = (rest >> 1, i + 1)) {
-            if (rest & 1 == 1) _checkPerson(i);
+            if (rest & 1 == 0) continue;
+            if (_isReceiver(i)) _checkReceiver(i - PEOPLE);
+            else _checkPerson(i);
         }
         for ((uint256 rest, uint256 i) = (touchedKeys, 0); rest > 0; (rest, i) = (rest >> 1, i + 1)) {
             if (rest & 1 == 1) _checkKey(i / 8, i % 8);
@@ -62,6 +64,9 @@ abstract contract Check is World {
             for (uint256 key = FIRST_KEY; key < FIRST_KEY + KEYS; ++key) {
                 _checkKey(i, key);
             }
+        }
+        for (uint256 i = 0; i < quotes.length; ++i) {
+            sum += _checkReceiver(i);
         }
         _same(sum, sumAccounts, "1: accounts");
         sum = 0;
@@ -165,6 +170,21 @@ abstract contract Check is World {
         _same(uint256(ghost.lost) + held.staked + held.unstaking + ghost.tookOut, ghost.putIn, "7: slashed + rest");
     }
 
+    /// @dev 1, 4: what reached a receiver is in it, in its account, in its one session, or back where it came from.
+    function _checkReceiver(uint256 number) private view returns (uint256 account) {
+        QuoteGhost storage quote = quotes[number];
+        (address receiver, uint256 person) = (quote.receiver, PEOPLE + number);
+        _same(token.balanceOf(receiver), wallets[person], "4: receiver's tokens");
+        account = escrow.accountOf(receiver);
+        _same(account, accounts[person], "4: receiver's account");
+        _same(court.jurorOf(receiver).balance, jurors[person].balance, "court's debt to a receiver");
+        address payer = quote.payer == 0 ? address(0) : people[quote.payer - 1].addr;
+        _same(uint160(till.payerOf(receiver)), uint160(payer), "4: payer");
+        if (quote.payer != 0) return account;
+        bytes32 sessionId = till.sessionIdOf(_quoteOf(number));
+        _same(escrow.session(sessionId, people[quote.key].addr).flags, 0, "4: nobody paid, nothing opened");
+    }
+
     function _checkDispute(Dispute storage dispute) private view {
         Case memory held = court.caseOf(dispute.id);
         _same(uint8(held.state), dispute.state, "5: state of a case");
@@ -217,6 +237,9 @@ abstract contract Check is World {
         uint256 sum = 0;
         for (uint256 i = 0; i < PEOPLE; ++i) {
             sum += jurors[i].balance;
+        }
+        for (uint256 i = 0; i < quotes.length; ++i) {
+            sum += jurors[PEOPLE + i].balance;
         }
         _same(sum, sumCourt, "court's debts");
     }

@@ -4,6 +4,8 @@ pragma solidity 0.8.30;
 import {ICourt} from "../../../contracts/interfaces/ICourt.sol";
 import {IEscrow} from "../../../contracts/interfaces/IEscrow.sol";
 import {INodeRegistry} from "../../../contracts/interfaces/INodeRegistry.sol";
+import {IReceiver} from "../../../contracts/interfaces/IReceiver.sol";
+import {ITill} from "../../../contracts/interfaces/ITill.sol";
 import {Evidence} from "../../../contracts/types/Cases.sol";
 import {SignedReceipt} from "../../../contracts/types/Claims.sol";
 import {
@@ -15,12 +17,13 @@ import {
     TopUp,
     VoucherBatch
 } from "../../../contracts/types/Messages.sol";
+import {Payment} from "../../../contracts/types/Quotes.sol";
 import {SettleItem} from "../../../contracts/types/Sessions.sol";
 import {TooLate} from "./TooLate.sol";
 
 /// @title Messages that nobody who may sign them signed, and calls that nobody who may make them makes
 abstract contract Forgeries is TooLate {
-    uint256 internal constant KINDS = 53;
+    uint256 internal constant KINDS = 66;
 
     /// @return to Whom to call.
     /// @return data What with.
@@ -47,7 +50,9 @@ abstract contract Forgeries is TooLate {
             return (address(escrow), data, kind == 26 ? who : settlerOf[ghosts[index].node], false);
         }
         if (kind < 36) return (address(court), _forgedEvidence(_claimedJob(seed), kind), who, false);
-        return _untimely(index, kind - 36, seed);
+        if (kind < 53) return _untimely(index, kind - 36, seed);
+        if (kind < 57) (to, data) = _forbiddenAtReceiver(kind, seed);
+        else (to, data) = (address(till), _forgedPayment(kind, seed));
     }
 
     function _untimely(uint256 index, uint256 kind, uint256 seed)
@@ -55,6 +60,7 @@ abstract contract Forgeries is TooLate {
         returns (address to, bytes memory data, uint256 who, bool isSkip)
     {
         to = kind < 12 ? address(escrow) : address(court);
+        if (kind < 10 && _isReceiver(ghosts[index].buyer)) index = _openFresh(seed);
         if (kind < 10) (data, who) = _wrongTerms(ghosts[index], kind);
         else if (kind < 12) (data, who) = _lateForSession(kind - 10, seed);
         else if (kind < 15) (data, who) = _lateForJob(kind - 12, seed);
@@ -122,7 +128,7 @@ abstract contract Forgeries is TooLate {
         if (kind == 20) return abi.encodeCall(IEscrow.settle, (items));
         if (kind == 21) {
             bytes32 structHash = Messages.hash(Settlement(keccak256(abi.encode(items))));
-            return abi.encodeCall(IEscrow.settleFor, (items, _signed(people[ghost.buyer].secret + 1, structHash)));
+            return abi.encodeCall(IEscrow.settleFor, (items, _signed(people[ghost.key].secret, structHash)));
         }
         if (kind == 22) {
             ++items[0].throughSeq; // not what was signed
@@ -142,8 +148,8 @@ abstract contract Forgeries is TooLate {
         (grant.perSession, grant.perDay, grant.total) = (type(uint64).max, type(uint64).max, type(uint64).max);
         (grant.expiresAt, grant.nodesRoot) = (type(uint48).max, 0);
         if (kind == 24) ++grant.nonce;
-        uint256 secret = people[kind == 24 ? ghost.key : ghost.buyer].secret;
-        return abi.encodeCall(IEscrow.setKeyBySig, (grant, _signed(secret, Messages.hash(grant))));
+        uint256 signer = kind == 24 || _isReceiver(ghost.buyer) ? ghost.key : ghost.buyer;
+        return abi.encodeCall(IEscrow.setKeyBySig, (grant, _signed(people[signer].secret, Messages.hash(grant))));
     }
 
     /* CLAIMS AND CASES */
@@ -183,5 +189,42 @@ abstract contract Forgeries is TooLate {
         if (kind == 33) return abi.encodeCall(ICourt.answer, (id, "forged"));
         if (kind == 34) return abi.encodeCall(ICourt.refer, (id, ROOT));
         return abi.encodeCall(ICourt.commit, (id, ROOT));
+    }
+
+    /* PAYMENTS */
+
+    function _forbiddenAtReceiver(uint256 kind, uint256 seed) private returns (address to, bytes memory data) {
+        uint256 number = _paidQuote(seed);
+        to = quotes[number].receiver;
+        Ghost storage ghost = ghosts[quotes[number].session];
+        address who = people[STRANGER].addr;
+        if (kind == 53) data = abi.encodeCall(IReceiver.open, (_termsOf(ghost)));
+        else if (kind == 54) data = abi.encodeCall(IReceiver.withdraw, (who));
+        else if (kind == 55) data = abi.encodeCall(IReceiver.takeAwards, (who));
+        else data = abi.encodeCall(IReceiver.giveBack, (who, 0));
+    }
+
+    /// @dev Signed by somebody else; by another payer than the quote's; in the name of whoever voided its own, with the
+    /// key's word for another; without the key's word; back too early, of what was not sent, of what nobody paid.
+    function _forgedPayment(uint256 kind, uint256 seed) private returns (bytes memory) {
+        uint256 number = kind == 58 ? _paidQuote(seed) : _openQuote(seed);
+        if (kind == 59) return abi.encodeCall(ITill.refund, (_quoteOf(number)));
+        if (kind == 60) return abi.encodeCall(ITill.takeAwards, (_quoteOf(number)));
+        uint256 from = _roll(seed, 98) % THIEF;
+        if (quotes[number].payer == from + 1) from = (from + 1) % THIEF;
+        uint256 transfer = _sign(number, from, quotes[number].amount);
+        uint256 liar = people[STRANGER].secret;
+        Payment memory payment = _paymentBy(kind == 57 ? liar : people[from].secret, transfer);
+        if (kind < 59) return abi.encodeCall(ITill.pay, (_quoteOf(number), payment));
+        if (kind != 61) _send(transfer);
+        bytes memory word = kind == 62 || kind == 63 ? _wordBy(liar, transfer) : _wordFor(transfer);
+        if (kind == 64) {
+            transfer = _sign(number, (from + 1) % THIEF, quotes[number].amount);
+            _void(transfer);
+            payment = _paymentOf(transfer);
+        }
+        if (kind == 62 || kind == 64) return abi.encodeCall(ITill.payPushed, (_quoteOf(number), payment, word));
+        if (kind < 65) _travelTo(quotes[number].payBefore);
+        return abi.encodeCall(ITill.recover, (_quoteOf(number), payment, word));
     }
 }

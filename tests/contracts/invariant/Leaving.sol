@@ -28,6 +28,10 @@ abstract contract Leaving is Attacks {
         for (uint256 i = 0; i < BUYERS; ++i) {
             _leaveWithAll(i);
         }
+        for (uint256 i = 0; i < quotes.length; ++i) {
+            if (quotes[i].payer != 0) _payBack(i);
+        }
+        _bringBack();
         for (uint32 id = 1; id <= NODES; ++id) {
             _collect(id);
         }
@@ -45,6 +49,28 @@ abstract contract Leaving is Attacks {
             _mWithdraw(person, amount);
         }
         _same(accounts[person], 0, "5: all of it");
+    }
+
+    /// @dev What a quote's session left, and what was awarded to its buyer.
+    function _payBack(uint256 number) private {
+        _refundNow(number);
+        _takeAwardsNow(number);
+        _same(accounts[PEOPLE + number] + jurors[PEOPLE + number].balance, 0, "5: all of a payer");
+    }
+
+    /// @dev Whoever sent tokens that opened nothing needs nobody's word a day later. Nothing stays in a receiver but what
+    /// nobody signed for, unless whoever voided a transfer came first.
+    function _bringBack() private {
+        for (uint256 i = 0; i < transfers.length; ++i) {
+            if (transfers[i].state != SENT) continue;
+            _travelTo(uint256(quotes[transfers[i].quote].payBefore) + RECOVERY);
+            _recoverNow(i, false, true);
+        }
+        for (uint256 i = 0; i < quotes.length; ++i) {
+            uint256 rest = wallets[PEOPLE + i];
+            if (quotes[i].seized == 0) _same(rest, quotes[i].gifts, "5: nothing stays in a receiver");
+            else if (rest > quotes[i].gifts) revert Broken("5: more stays in a receiver", rest, quotes[i].gifts);
+        }
     }
 
     /// @dev Past expiry, grace and the longest case of every session, and the time for which nobody moved a case on.

@@ -31,10 +31,22 @@ abstract contract Model is Check {
     }
 
     function _mWithdraw(uint256 person, uint256 amount) internal {
-        wallets[person] += amount;
+        _mWithdrawTo(person, person, amount);
+    }
+
+    function _mWithdrawTo(uint256 person, uint256 to, uint256 amount) internal {
+        wallets[to] += amount;
         accounts[person] -= amount;
         sumAccounts -= amount;
         _touchPerson(person);
+        _touchPerson(to);
+    }
+
+    function _mTransfer(uint256 from, uint256 to, uint256 amount) internal {
+        wallets[from] -= amount;
+        wallets[to] += amount;
+        _touchPerson(from);
+        _touchPerson(to);
     }
 
     function _mSetAside(Ghost storage ghost, uint256 amount) internal {

@@ -6,11 +6,11 @@ import {IEscrow} from "../../../contracts/interfaces/IEscrow.sol";
 import {Evidence} from "../../../contracts/types/Cases.sol";
 import {SignedReceipt} from "../../../contracts/types/Claims.sol";
 import {Messages, Open} from "../../../contracts/types/Messages.sol";
-import {Cases} from "./Cases.sol";
+import {Payers} from "./Payers.sol";
 
 /// @title What the right people do at the wrong time, or in the wrong measure
 /// @notice Each call is refused for this reason alone; where the world offers no occasion, `who` comes back as nobody.
-abstract contract TooLate is Cases {
+abstract contract TooLate is Payers {
     uint256 internal constant NOBODY = type(uint256).max;
 
     function _wrongTerms(Ghost storage ghost, uint256 kind) internal returns (bytes memory data, uint256 who) {
@@ -53,6 +53,7 @@ abstract contract TooLate is Cases {
         if (index == ghosts.length) return ("", NOBODY);
         Ghost storage ghost = ghosts[index];
         if (kind == 0) {
+            if (_isReceiver(ghost.buyer)) return ("", NOBODY);
             _filled(ghost.buyer, 1);
             return (abi.encodeCall(IEscrow.topUp, (_termsOf(ghost), ghost.deposited + 1, "")), ghost.buyer);
         }
@@ -88,8 +89,8 @@ abstract contract TooLate is Cases {
                 return (data, dispute.owner);
             }
             if (dispute.state == ANSWERED) {
-                uint256 buyer_ = ghosts[jobs[dispute.job].session].buyer;
-                return (abi.encodeCall(ICourt.challenge, (_evidenceOf(dispute.job, false), ROOT)), buyer_);
+                data = abi.encodeCall(ICourt.challenge, (_evidenceOf(dispute.job, false), ROOT));
+                return (data, _speaker(ghosts[jobs[dispute.job].session], 0));
             }
             for (uint256 seat = 0; seat < 3; ++seat) {
                 if (dispute.jurors[seat] == 0 || dispute.opened[seat]) continue;
@@ -108,7 +109,7 @@ abstract contract TooLate is Cases {
             Ghost storage ghost = ghosts[jobs[number].session];
             bool isListed = number >= ghost.claimFirst && number < uint256(ghost.claimFirst) + ghost.claimCount;
             if (!isListed || ghost.pending == 0 || time < ghost.finalAt || jobs[number].dispute > 0) continue;
-            return (abi.encodeCall(ICourt.demand, (_evidenceOf(number, true))), ghost.buyer);
+            return (abi.encodeCall(ICourt.demand, (_evidenceOf(number, true))), _speaker(ghost, 0));
         }
         return ("", NOBODY);
     }

@@ -3,11 +3,10 @@ pragma solidity 0.8.30;
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {HookToken} from "../../../contracts/mocks/HookToken.sol";
-import {Reentrant} from "../../../contracts/mocks/Reentrant.sol";
 import {CourtRules} from "../../../contracts/types/Cases.sol";
-import {Messages, Offer, Open} from "../../../contracts/types/Messages.sol";
+import {Messages, Offer} from "../../../contracts/types/Messages.sol";
 import {Fixture} from "../support/Fixture.sol";
-import {ContractBuyer, HookDollar} from "./Actors.sol";
+import {ContractBuyer, HookDollar, Thief} from "./Actors.sol";
 
 /// @title Who takes part in the campaign, and what the model keeps of them
 /// @notice The model is kept from what was signed and sent and from the rules as they are written; it asks the
@@ -122,7 +121,7 @@ abstract contract World is Fixture {
     error Broken(string rule, uint256 got, uint256 expected);
 
     uint256 internal constant BUYERS = 5;
-    uint256 internal constant THIEF = 3; // calls back in the middle of its transfers
+    uint256 internal constant THIEF = 3; // a contract that calls back in the middle of its transfers
     uint256 internal constant WALLET = 4; // a contract that signs by ERC-1271
     uint256 internal constant FIRST_KEY = 5;
     uint256 internal constant KEYS = 3;
@@ -143,7 +142,8 @@ abstract contract World is Fixture {
 
     Actor[PEOPLE] internal people;
     mapping(address who => uint256 person) internal personOf; // plus 1
-    Reentrant internal thief;
+    Thief internal thief;
+    Actor internal thiefOwner;
     Actor internal walletOwner;
     bytes32 internal domain;
     CourtRules internal law;
@@ -211,7 +211,8 @@ abstract contract World is Fixture {
         for (uint256 i = 0; i < PEOPLE; ++i) {
             people[i] = _actor(vm.toString(i));
         }
-        thief = new Reentrant(HookToken(address(token)));
+        thiefOwner = people[THIEF];
+        thief = new Thief(HookToken(address(token)), thiefOwner.addr);
         people[THIEF] = Actor(address(thief), 0);
         walletOwner = people[WALLET];
         people[WALLET].addr = address(new ContractBuyer(walletOwner.addr));
@@ -258,7 +259,7 @@ abstract contract World is Fixture {
     }
 
     function _try(uint256 person, address to, bytes memory data) internal returns (bool ok) {
-        address who = people[person].addr;
+        address who = _addressOf(person);
         if (person == THIEF || person == WALLET) {
             (ok,) = who.call(abi.encodeCall(ContractBuyer.act, (to, data)));
         } else {
@@ -266,6 +267,9 @@ abstract contract World is Fixture {
             (ok,) = to.call(data);
         }
     }
+
+    /// @dev Receivers of quotes are people too, numbered after all others.
+    function _addressOf(uint256 person) internal view virtual returns (address);
 
     /* SIGNATURES */
 
@@ -299,18 +303,6 @@ abstract contract World is Fixture {
     }
 
     /* WHO IS WHO */
-
-    function _termsOf(Ghost storage ghost) internal view returns (Open memory) {
-        return Open({
-            buyer: people[ghost.buyer].addr,
-            key: people[ghost.key].addr,
-            nodeId: ghost.node,
-            amount: ghost.amount,
-            openBefore: ghost.openedAt + 1,
-            expiresAt: ghost.expiresAt,
-            salt: bytes32(uint256(ghost.serial))
-        });
-    }
 
     function _ownerOf(uint256 id) internal pure returns (uint256) {
         return FIRST_PROVIDER + (id + 1) % 2;

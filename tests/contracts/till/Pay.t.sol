@@ -3,15 +3,14 @@ pragma solidity 0.8.30;
 
 import {ERC3009} from "@openzeppelin/contracts/token/ERC20/extensions/draft-ERC3009.sol";
 import {IEscrow} from "../../../contracts/interfaces/IEscrow.sol";
-import {IReceiver} from "../../../contracts/interfaces/IReceiver.sol";
 import {ITill} from "../../../contracts/interfaces/ITill.sol";
-import {Open} from "../../../contracts/types/Messages.sol";
 import {Payment, Quotes} from "../../../contracts/types/Quotes.sol";
 import {TillFixture} from "../support/TillFixture.sol";
 import {Wallet} from "../support/Wallet.sol";
 
 /// @title pay
 contract PayTest is TillFixture {
+    /// hardhat-config: default.fuzz.runs = 1000
     function testFuzz_PaymentOpensTheQuotesSessionWhoeverSends(address sender, bytes32 nonce) public {
         vm.expectEmit(address(till));
         emit ITill.Paid(receiver, buyer.addr, Quotes.hash(quote), PRICE);
@@ -36,7 +35,9 @@ contract PayTest is TillFixture {
     function test_PaymentRepeatedChangesNothing() public {
         Payment memory payment = _payment(buyer, "nonce");
         till.pay(quote, payment);
+        vm.recordLogs();
         till.pay(quote, payment);
+        assertEq(vm.getRecordedLogs().length, 0);
         assertEq(_balance(buyer), FUNDS - PRICE);
     }
 
@@ -56,6 +57,14 @@ contract PayTest is TillFixture {
     function test_PaymentOfAnotherAmountIsRefused() public {
         Payment memory payment = _payment(buyer, PRICE + 1, "nonce");
         vm.expectRevert(abi.encodeWithSelector(ITill.Till_WrongAmount.selector, PRICE + 1, PRICE));
+        till.pay(quote, payment);
+    }
+
+    /// @dev Refused as it is, by the form for signatures in bytes, and not cut to length.
+    function test_PaymentWithAnOverlongSignatureIsRefused() public {
+        Payment memory payment = _payment(buyer, "nonce");
+        payment.signature = bytes.concat(payment.signature, hex"00");
+        vm.expectRevert(ERC3009.ERC3009InvalidSignature.selector);
         till.pay(quote, payment);
     }
 
@@ -113,65 +122,42 @@ contract PayTest is TillFixture {
         till.pay(quote, payment);
     }
 
-    function test_ReceiverOpensNoOtherSession() public {
+    /// hardhat-config: default.fuzz.runs = 1000
+    function testFuzz_PaymentOfAnyAmountOpensExactlyThat(uint128 amount) public {
+        amount = uint128(bound(amount, 1, FUNDS));
+        _quoteAnew(amount);
+        till.pay(quote, _payment(buyer, amount, "nonce"));
+        assertEq(_held(sessionId).deposited, amount);
+        assertEq(_balance(buyer), FUNDS - amount);
+        assertEq(escrow.accountOf(receiver) + token.balanceOf(receiver), 0);
+    }
+
+    function test_PaymentOfNothingOrTooMuchIsRefusedAndTakesNothing() public {
+        _quoteAnew(0);
+        Payment memory payment = _payment(buyer, 0, "nonce");
+        vm.expectRevert(IEscrow.Escrow_ZeroAmount.selector);
+        till.pay(quote, payment);
+        uint128 limit = type(uint64).max;
+        _quoteAnew(limit + 1);
+        deal(address(token), buyer.addr, limit + 1);
+        payment = _payment(buyer, limit + 1, "nonce");
+        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_AmountTooLarge.selector, limit + 1, limit));
+        till.pay(quote, payment);
+        assertEq(_balance(buyer), limit + 1);
+    }
+
+    /// @dev What lay there before, from whomever, does not count as paid, and stays.
+    /// hardhat-config: default.fuzz.runs = 1000
+    function testFuzz_PaymentLeavesWhatLayThereBefore(uint64 gift) public {
+        deal(address(token), receiver, gift);
         till.pay(quote, _payment(buyer, "nonce"));
-        vm.warp(_end());
-        Open[] memory ended = new Open[](1);
-        ended[0] = _sessionTerms();
-        escrow.expire(ended);
-        Open memory other = _sessionTerms();
-        (other.salt, other.openBefore, other.expiresAt) = (0, uint48(_end() + 60), uint48(_end() + 60));
-        bytes memory byKey = _signOpen(key, other);
-        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_KeyExpired.selector, _end(), 0));
-        escrow.openOneSession(other, byKey);
-        bytes memory byPayer = _signOpen(buyer, other);
-        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_WrongSigner.selector, buyer.addr, receiver));
-        escrow.openOneSession(other, byPayer);
+        assertEq(_balance(buyer), FUNDS - PRICE);
+        assertEq(token.balanceOf(receiver), gift);
+        assertEq(_held(sessionId).deposited, PRICE);
     }
 
-    function test_ReceiverObeysItsTillOnly() public {
-        till.pay(quote, _payment(buyer, "nonce"));
-        bytes memory reason =
-            abi.encodeWithSelector(IReceiver.Receiver_NotTill.selector, address(this), address(till));
-        vm.expectRevert(reason);
-        IReceiver(receiver).withdraw(stranger);
-        vm.expectRevert(reason);
-        IReceiver(receiver).giveBack(stranger, 1);
-        vm.expectRevert(reason);
-        IReceiver(receiver).open(_sessionTerms());
-    }
-
-    /// @dev Whatever a quote says is part of its address, and of its session's id.
-    function test_ReceiverFollowsFromEveryFieldOfItsQuote() public {
-        address[9] memory seen;
-        seen[0] = receiver;
-        ++quote.nodeId;
-        seen[1] = till.receiverOf(quote);
-        quote.offerHash = 0;
-        seen[2] = till.receiverOf(quote);
-        quote.requestHash = 0;
-        seen[3] = till.receiverOf(quote);
-        quote.key = stranger;
-        seen[4] = till.receiverOf(quote);
-        ++quote.amount;
-        seen[5] = till.receiverOf(quote);
-        ++quote.payBefore;
-        seen[6] = till.receiverOf(quote);
-        ++quote.expiresAt;
-        seen[7] = till.receiverOf(quote);
-        quote.salt = 0;
-        seen[8] = till.receiverOf(quote);
-        for (uint256 i = 0; i < seen.length; ++i) {
-            for (uint256 j = 0; j < i; ++j) {
-                assertNotEq(seen[i], seen[j]);
-            }
-        }
-    }
-
-    function test_TillNamesItsEscrowTokenAndReceiver() public view {
-        assertEq(address(till.ESCROW()), address(escrow));
-        assertEq(address(till.TOKEN()), address(token));
-        assertEq(till.RECEIVER().TILL(), address(till));
-        assertEq(till.RECOVERY_SECONDS(), 1 days);
+    function _quoteAnew(uint128 amount) private {
+        quote.amount = amount;
+        (receiver, sessionId) = (till.receiverOf(quote), till.sessionIdOf(quote));
     }
 }

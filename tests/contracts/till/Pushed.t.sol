@@ -4,7 +4,7 @@ pragma solidity 0.8.30;
 import {IERC20Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.sol";
 import {ERC3009} from "@openzeppelin/contracts/token/ERC20/extensions/draft-ERC3009.sol";
 import {ITill} from "../../../contracts/interfaces/ITill.sol";
-import {Payment} from "../../../contracts/types/Quotes.sol";
+import {Payment, Quotes} from "../../../contracts/types/Quotes.sol";
 import {TillFixture} from "../support/TillFixture.sol";
 import {Wallet} from "../support/Wallet.sol";
 
@@ -17,7 +17,10 @@ contract PushedTest is TillFixture {
             abi.encodeWithSelector(ERC3009.ERC3009UsedAuthorization.selector, buyer.addr, bytes32("nonce"))
         );
         till.pay(quote, payment);
-        till.payPushed(quote, payment, _named(key, payment));
+        bytes memory named = _named(key, payment);
+        vm.expectEmit(address(till));
+        emit ITill.Paid(receiver, buyer.addr, Quotes.hash(quote), PRICE);
+        till.payPushed(quote, payment, named);
         assertEq(till.payerOf(receiver), buyer.addr);
         assertEq(_held(sessionId).deposited, PRICE);
         assertEq(token.balanceOf(receiver), 0);
@@ -37,7 +40,9 @@ contract PushedTest is TillFixture {
         bytes memory named = _named(key, payment);
         _push(payment);
         till.payPushed(quote, payment, named);
+        vm.recordLogs();
         till.payPushed(quote, payment, named);
+        assertEq(vm.getRecordedLogs().length, 0);
         assertEq(_held(sessionId).deposited, PRICE);
     }
 
@@ -101,5 +106,33 @@ contract PushedTest is TillFixture {
         bytes memory named = _named(key, payment);
         vm.expectRevert(abi.encodeWithSelector(ITill.Till_PaidAlready.selector, receiver, thief.addr));
         till.payPushed(quote, payment, named);
+    }
+
+    /// hardhat-config: default.fuzz.runs = 1000
+    function testFuzz_PushedPaymentLeavesWhatElseLiesThere(uint64 gift) public {
+        Payment memory payment = _payment(buyer, "nonce");
+        _push(payment);
+        deal(address(token), receiver, uint256(PRICE) + gift);
+        till.payPushed(quote, payment, _named(key, payment));
+        assertEq(_held(sessionId).deposited, PRICE);
+        assertEq(token.balanceOf(receiver), gift);
+    }
+
+    function test_PushedPaymentOfAnotherNonceIsNotWhatTheKeyNamed() public {
+        _push(_payment(buyer, "nonce"));
+        _push(_payment(buyer, "another nonce"));
+        Payment memory other = _payment(buyer, "another nonce");
+        bytes memory named = _named(key, _payment(buyer, "nonce"));
+        vm.expectPartialRevert(ITill.Till_WrongKey.selector);
+        till.payPushed(quote, other, named);
+    }
+
+    function test_PushedPaymentToAQuoteWithoutAKeyIsRefused() public {
+        quote.key = address(0);
+        receiver = till.receiverOf(quote);
+        Payment memory payment = _payment(buyer, "nonce");
+        _push(payment);
+        vm.expectRevert(abi.encodeWithSelector(ITill.Till_WrongKey.selector, address(0), address(0)));
+        till.payPushed(quote, payment, "");
     }
 }

@@ -4,6 +4,7 @@ pragma solidity 0.8.30;
 import {ITill} from "../../../contracts/interfaces/ITill.sol";
 import {Payment} from "../../../contracts/types/Quotes.sol";
 import {TillFixture} from "../support/TillFixture.sol";
+import {Wallet} from "../support/Wallet.sol";
 
 /// @title recover: tokens that were pushed into a receiver and opened no session
 contract RecoverTest is TillFixture {
@@ -15,6 +16,7 @@ contract RecoverTest is TillFixture {
         _push(_pushed);
     }
 
+    /// hardhat-config: default.fuzz.runs = 1000
     function testFuzz_RecoveryGoesToWhomTheKeyNamesWhoeverSends(address sender) public {
         vm.warp(quote.payBefore);
         vm.expectEmit(address(till));
@@ -114,5 +116,57 @@ contract RecoverTest is TillFixture {
         vm.warp(quote.payBefore);
         vm.expectRevert(abi.encodeWithSelector(ITill.Till_NotUsed.selector, thief.addr, bytes32("nonce")));
         till.recover(quote, payment, named);
+    }
+
+    /// hardhat-config: default.fuzz.runs = 1000
+    function testFuzz_RecoverySendsAtMostWhatWasSignedAndWhatIsThere(uint96 signed, uint96 there) public {
+        quote.salt = 0;
+        receiver = till.receiverOf(quote);
+        Payment memory payment = _payment(buyer, signed, "another nonce");
+        _cancel(buyer, "another nonce");
+        deal(address(token), receiver, there);
+        vm.warp(quote.payBefore);
+        uint256 before = _balance(buyer);
+        uint256 sent = till.recover(quote, payment, _named(key, payment));
+        assertEq(sent, signed < there ? signed : there);
+        assertEq(_balance(buyer), before + sent);
+        assertEq(token.balanceOf(receiver), there - sent);
+    }
+
+    function test_RecoveryOfAContractWalletCounts() public {
+        Wallet wallet = new Wallet(buyer.addr);
+        _mint(address(wallet), PRICE);
+        Payment memory payment = _payment(buyer, address(wallet), PRICE, "nonce");
+        _push(payment);
+        vm.warp(quote.payBefore);
+        till.recover(quote, payment, _named(key, payment));
+        assertEq(token.balanceOf(address(wallet)), PRICE);
+    }
+
+    function test_RecoveryInTheNameOfSomebodyElseIsRefused() public {
+        Payment memory payment = _payment(thief, buyer.addr, PRICE, "nonce");
+        bytes memory named = _named(key, payment);
+        vm.warp(quote.payBefore);
+        vm.expectRevert(abi.encodeWithSelector(ITill.Till_WrongSignature.selector, buyer.addr));
+        till.recover(quote, payment, named);
+    }
+
+    /// @dev A payer's second authorization is another one, whatever paid the quote.
+    function test_RecoveryGivesThePayersOtherTransferBack() public {
+        till.pay(quote, _payment(buyer, "another nonce"));
+        vm.warp(quote.payBefore);
+        assertEq(till.recover(quote, _pushed, _named(key, _pushed)), PRICE);
+        assertEq(_balance(buyer), FUNDS - PRICE);
+    }
+
+    /// @dev One can be signed for several receivers; each keeps its own books.
+    function test_RecoveryAtOneReceiverIsNoneAtAnother() public {
+        vm.warp(quote.payBefore);
+        till.recover(quote, _pushed, _named(key, _pushed));
+        quote.salt = 0;
+        receiver = till.receiverOf(quote);
+        _mint(receiver, PRICE);
+        Payment memory other = _payment(buyer, "nonce");
+        assertEq(till.recover(quote, other, _named(key, other)), PRICE);
     }
 }

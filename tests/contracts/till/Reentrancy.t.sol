@@ -25,6 +25,10 @@ contract CallingToken is ERC3009 {
         (_target, _armed, worked) = (target, data, false);
     }
 
+    function burn(address from, uint256 amount) external {
+        _burn(from, amount);
+    }
+
     function DOMAIN_SEPARATOR() external view returns (bytes32) {
         return _domainSeparatorV4();
     }
@@ -77,10 +81,20 @@ contract ReentrancyTest is TillFixture {
         assertEq(token.balanceOf(address(escrow)), 0);
     }
 
+    function test_PushedPaymentFromInsideItsDepositOpensOnce() public {
+        Payment memory payment = _payment(buyer, "nonce");
+        _pushPlain(payment);
+        bytes memory call = abi.encodeCall(ITill.payPushed, (quote, payment, _named(key, payment)));
+        _calling.arm(address(till), call);
+        till.payPushed(quote, payment, _named(key, payment));
+        assertTrue(_calling.worked());
+        assertEq(_held(sessionId).deposited, PRICE);
+        assertEq(token.balanceOf(receiver), 0);
+    }
+
     function test_RecoveryFromInsideARecoverySendsNothingMore() public {
         Payment memory payment = _payment(buyer, "nonce");
-        (bytes32 r, bytes32 s, uint8 v) = _split(payment.signature);
-        _calling.transferWithAuthorization(buyer.addr, receiver, PRICE, 0, START + 120, "nonce", v, r, s);
+        _pushPlain(payment);
         _mint(receiver, PRICE);
         vm.warp(quote.payBefore);
         bytes memory named = _named(key, payment);
@@ -97,6 +111,19 @@ contract ReentrancyTest is TillFixture {
         Payment memory payment = _payment(buyer, "nonce");
         vm.expectRevert(abi.encodeWithSelector(ITill.Till_WrongDelta.selector, PRICE + 5, PRICE));
         till.pay(quote, payment);
+    }
+
+    function test_PaymentInWhichTheReceiversBalanceFallsIsRefused() public {
+        _mint(receiver, 10 * PRICE);
+        _calling.arm(address(_calling), abi.encodeCall(CallingToken.burn, (receiver, 5 * PRICE)));
+        Payment memory payment = _payment(buyer, "nonce");
+        vm.expectRevert(abi.encodeWithSelector(ITill.Till_WrongDelta.selector, 0, PRICE));
+        till.pay(quote, payment);
+    }
+
+    function _pushPlain(Payment memory payment) private {
+        (bytes32 r, bytes32 s, uint8 v) = _split(payment.signature);
+        _calling.transferWithAuthorization(payment.from, receiver, PRICE, 0, START + 120, "nonce", v, r, s);
     }
 
     function _split(bytes memory signature) private pure returns (bytes32 r, bytes32 s, uint8 v) {

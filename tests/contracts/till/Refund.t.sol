@@ -2,16 +2,19 @@
 pragma solidity 0.8.30;
 
 import {ITill} from "../../../contracts/interfaces/ITill.sol";
+import {Evidence} from "../../../contracts/types/Cases.sol";
+import {SignedReceipt} from "../../../contracts/types/Claims.sol";
 import {Payment} from "../../../contracts/types/Quotes.sol";
-import {TillFixture} from "../support/TillFixture.sol";
+import {TillAttack} from "../attacks/TillAttack.sol";
 
 /// @title refund
-contract RefundTest is TillFixture {
+contract RefundTest is TillAttack {
     function setUp() public override {
         super.setUp();
         till.pay(quote, _payment(buyer, "nonce"));
     }
 
+    /// hardhat-config: default.fuzz.runs = 1000
     function testFuzz_RefundSendsWhatTheJobLeftToThePayer(address sender, uint128 cost) public {
         cost = uint128(bound(cost, 1, PRICE - 1));
         _settleOne(sessionId, 1, cost);
@@ -53,7 +56,9 @@ contract RefundTest is TillFixture {
     function test_RefundRepeatedChangesNothing() public {
         vm.warp(_end());
         till.refund(quote);
+        vm.recordLogs();
         assertEq(till.refund(quote), 0);
+        assertEq(vm.getRecordedLogs().length, 0);
         assertEq(_balance(buyer), FUNDS);
     }
 
@@ -77,5 +82,22 @@ contract RefundTest is TillFixture {
         till.recover(quote, second, _named(key, second));
         assertEq(_balance(thief), FUNDS);
         assertEq(token.balanceOf(receiver), 7);
+    }
+
+    /// @dev The node claims 400 and keeps silent when they are disputed.
+    function test_RefundOfWhatAClaimHeldComesOnceItIsDecided() public {
+        SignedReceipt memory job = _job(_sessionTerms(), 1, 400);
+        _claim(_sessionTerms(), job);
+        _fund(key.addr);
+        vm.warp(_end());
+        assertEq(till.refund(quote), PRICE - 400);
+        Evidence memory evidence = _claimedEvidence(_sessionTerms(), job);
+        vm.prank(key.addr);
+        bytes32 caseId = court.demand(evidence);
+        assertEq(till.refund(quote), 0);
+        vm.warp(court.caseOf(caseId).phaseEnds);
+        court.advance(caseId);
+        assertEq(till.refund(quote), 400);
+        assertEq(_balance(buyer), FUNDS);
     }
 }

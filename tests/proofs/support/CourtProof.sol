@@ -12,7 +12,7 @@ abstract contract CourtProof is Rules {
 
     ICourt internal court;
 
-    function setUp() public override {
+    function setUp() public virtual override {
         super.setUp();
         CourtRules memory rules = CourtRules({
             bond: 30e6,

@@ -44,7 +44,7 @@ abstract contract Proof is Test {
     INodeRegistry internal registry;
 
     function setUp() public virtual {
-        token = new PlainToken();
+        token = _newToken();
         bytes memory arguments =
             abi.encode(token, _REGISTRY, COURT, TREASURY, uint32(72 hours), GRACE, uint32(6 hours));
         escrow = IEscrow(deployCode(_ESCROW_CODE, arguments));
@@ -55,6 +55,10 @@ abstract contract Proof is Test {
         HALMOS.enableSymbolicStorage(address(token));
         HALMOS.enableSymbolicStorage(address(escrow));
         HALMOS.enableSymbolicStorage(_REGISTRY);
+    }
+
+    function _newToken() internal virtual returns (PlainToken) {
+        return new PlainToken();
     }
 
     /// @dev The rules of a session that other proofs rest on, and that every proof of a session proves again.
