@@ -21,6 +21,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -96,7 +97,7 @@ class Pieces:
 
     def told(self, began: float) -> dict[str, float]:
         """Fields of a `Round` that began then."""
-        gaps = [b - a for times in self._at.values() for a, b in zip(times, times[1:], strict=False)]
+        gaps = [b - a for times in self._at.values() for a, b in pairwise(times)]
         first = percentile([times[0] - began for times in self._at.values()], 50)
         return {"first_ms": round(1000 * first, 1), "gap_ms": round(1000 * percentile(gaps, 50), 1)}
 

@@ -1,26 +1,45 @@
-"""Stores chunks before they are announced, and ends jobs behind their last chunk; one thread for all."""
+"""Stores chunks before they are announced, and ends jobs with their last chunk; one thread for all."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
+from marketplace.protocol.errors import ErrorCode, LostRace
 from marketplace.telemetry.logs import get_logger
 from marketplace.telemetry.names import Log
-from worker.ledger import Ledger, NewChunk
+from worker.ledger import HeldReceipt, Ledger, MakeReceipt, NewChunk
 
 EVERY_MS: Final = 50
+
+Ended = Callable[[HeldReceipt | Exception], None]
+_Stored = tuple[set[bytes], dict[bytes, HeldReceipt | Exception]]
+_LOST: Final = LostRace(ErrorCode.LEASE_LOST, "a chunk was not stored: the worker lease was lost")
 
 log = get_logger(__name__)
 
 
-class ChunkSpool:
-    """Group commit of the chunks of all jobs of one process.
+@dataclass(frozen=True, slots=True)
+class _Call:
+    order_hash: bytes
+    call: Callable[[], None]
 
-    An engine's thread leaves chunks behind and goes on; one transaction stores all that came in the last
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    order_hash: bytes
+    maker: Callable[[], MakeReceipt]
+    done: Ended
+
+
+class ChunkSpool:
+    """Group commit of the chunks and receipts of all jobs of one process.
+
+    An engine's thread leaves them behind and goes on; one transaction stores all that came in the last
     `every_ms`. Before `start`, and after `stop`, everything is stored at once by the caller.
     """
 
@@ -40,12 +59,12 @@ class ChunkSpool:
         self._worker = worker
         self._announce = announce
         self._every_ms = every_ms
-        self._items: deque[NewChunk | tuple[bytes, Callable[[], None]]] = deque()
+        self._items: deque[NewChunk | _Call | _Ending] = deque()
         self._write_lock = threading.RLock()
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self.storing_nanoseconds = self.ending_nanoseconds = 0
+        self.storing_nanoseconds = self.ending_nanoseconds = self._lap_at = 0
         self.on_lost: Callable[[bytes], None] = _nobody_asks
 
     def start(self) -> None:
@@ -68,27 +87,46 @@ class ChunkSpool:
 
     def then(self, order_hash: bytes, call: Callable[[], None]) -> None:
         """Calls once everything given before is stored; the order is announced after that."""
-        self._items.append((order_hash, call))
+        self._items.append(_Call(order_hash, call))
+        self._go()
+
+    def end(self, order_hash: bytes, maker: Callable[[], MakeReceipt], done: Ended) -> None:
+        """Signs and stores an order's receipt with everything given before; announced after `done`.
+
+        `maker` is called before the transaction begins, what it gives inside. `done` gets the receipt once
+        it is stored, or why there is none: `LostRace` when another process may end the order.
+        """
+        self._items.append(_Ending(order_hash, maker, done))
         self._go()
 
     def flush(self) -> None:
-        """Stores and calls everything given so far; from any thread."""
+        """Stores, signs and calls everything given so far; from any thread."""
         with self._write_lock:
-            began = time.thread_time_ns()
+            self._lap()
             items = [self._items.popleft() for _ in range(len(self._items))]
             chunks = [item for item in items if isinstance(item, NewChunk)]
-            news = self._store(chunks) if chunks else {}
-            stored = time.thread_time_ns()
+            endings = [item for item in items if isinstance(item, _Ending)]
+            makers, ended = _prepared(endings)
+            self.ending_nanoseconds += self._lap()
+            lost, signed = self._store(chunks, makers)
+            for order_hash in lost:
+                self.on_lost(order_hash)
+            self.storing_nanoseconds += self._lap()
             for item in items:
-                if not isinstance(item, NewChunk):
-                    order_hash, call = item
-                    call()
-                    news[order_hash] = None
-            ended = time.thread_time_ns()
+                if isinstance(item, _Ending):
+                    item.done((signed | ended)[item.order_hash])
+                elif isinstance(item, _Call):
+                    item.call()
+            self.ending_nanoseconds += self._lap()
+            news = {item.order_hash: None for item in items if item.order_hash not in lost}
             if news:
                 self._announce(list(news))
-            self.ending_nanoseconds += ended - stored
-            self.storing_nanoseconds += stored - began + time.thread_time_ns() - ended
+            self.storing_nanoseconds += self._lap()
+
+    def _lap(self) -> int:
+        """CPU time of this thread since it last asked."""
+        before, self._lap_at = self._lap_at, time.thread_time_ns()
+        return self._lap_at - before
 
     def _go(self) -> None:
         if self._thread is None:
@@ -107,16 +145,58 @@ class ChunkSpool:
             # The first chunk after a pause goes at once; the next ones wait for company.
             self._stopping.wait(self._every_ms / 1000)
 
-    def _store(self, chunks: list[NewChunk]) -> dict[bytes, None]:
-        hashes = dict.fromkeys(chunk.order_hash for chunk in chunks)
+    def _store(self, chunks: Sequence[NewChunk], makers: Mapping[bytes, MakeReceipt]) -> _Stored:
+        """Stores all in one transaction; should that fail, the chunks in one and each receipt in its own."""
+        if not (chunks or makers):
+            return set(), {}
         try:
-            lost = self._ledger.chunks.add(chunks, self._worker)
+            return self._write(chunks, makers)
         except Exception as error:  # loop edge: a full or locked disk costs these jobs their lease, no more
-            log.exception(Log.LOOP_FAILED, loop="spool", reason=type(error).__name__, orders=len(hashes))
-            lost = set(hashes)
-        for order_hash in lost:
-            self.on_lost(order_hash)
-        return {order_hash: None for order_hash in hashes if order_hash not in lost}
+            log.exception(Log.LOOP_FAILED, loop="spool", reason=type(error).__name__, orders=len(makers))
+        if not makers:
+            return {chunk.order_hash for chunk in chunks}, {}
+        lost, _ = self._store(chunks, {})
+        # An answer whose end is not stored must not be signed without it.
+        return lost, {
+            order_hash: _LOST if order_hash in lost else self._sign(order_hash, make)
+            for order_hash, make in makers.items()
+        }
+
+    def _write(self, chunks: Sequence[NewChunk], makers: Mapping[bytes, MakeReceipt]) -> _Stored:
+        signed: dict[bytes, HeldReceipt | Exception] = {}
+        with self._ledger.jobs.page(self._worker) as page:
+            lost = page.add(chunks)
+            self.storing_nanoseconds += self._lap()
+            for order_hash, make in makers.items():
+                try:
+                    signed[order_hash] = page.end(order_hash, make)
+                except LostRace as error:
+                    signed[order_hash] = error
+        if makers:
+            self.ending_nanoseconds += self._lap()
+        return lost, signed
+
+    def _sign(self, order_hash: bytes, make: MakeReceipt) -> HeldReceipt | Exception:
+        try:
+            # A lease of one's own stands until somebody else has taken it, whatever the time.
+            return self._ledger.signing.once(order_hash, self._worker, make, now_ms=0)
+        except LostRace as error:
+            return error
+        except Exception as error:  # loop edge: this order goes on elsewhere once its lease has lapsed
+            log.exception(Log.LOOP_FAILED, loop="spool", reason=type(error).__name__)
+            return error
+
+
+def _prepared(endings: Iterable[_Ending]) -> tuple[dict[bytes, MakeReceipt], dict[bytes, Exception]]:
+    makers: dict[bytes, MakeReceipt] = {}
+    failed: dict[bytes, Exception] = {}
+    for ending in endings:
+        try:
+            makers[ending.order_hash] = ending.maker()
+        except Exception as error:  # loop edge: one job's defect must not silence the others
+            log.exception(Log.LOOP_FAILED, loop="spool", reason=type(error).__name__)
+            failed[ending.order_hash] = error
+    return makers, failed
 
 
 def _nobody_asks(_order_hash: bytes) -> None:

@@ -1,0 +1,158 @@
+"""What came of many jobs is stored and signed in one transaction, and no job's trouble is another's."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from marketplace.protocol.errors import LostRace
+from marketplace.protocol.merkle import response_hash
+from marketplace.protocol.messages import Receipt
+from tests.worker.support import Bench
+from worker.ledger import DatabaseFailed, HeldOrder, HeldReceipt, MakeReceipt, NewChunk, SignedReceipt
+from worker.receipts import ChunkSpool
+
+ME = "host-infer-1-a"
+
+
+class Spooled:
+    """A spool that only stores when told, and what it said."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.told: list[list[bytes]] = []
+        self.lost: list[bytes] = []
+        self.ended: dict[bytes, HeldReceipt | Exception] = {}
+        self.spool = ChunkSpool(bench.ledger, ME, lambda hashes: self.told.append(list(hashes)))
+        self.spool.on_lost = self.lost.append
+        self.spool._go = lambda: None  # type: ignore[method-assign]
+
+    def take_up(self, seq: int, worker: str = ME) -> HeldOrder:
+        order_hash = self.bench.take(seq)
+        now_ms = self.bench.clock.ms
+        return self.bench.ledger.jobs.take_up(
+            order_hash, worker, now_ms=now_ms, until_ms=now_ms + 9_000
+        ).order
+
+    def put(self, order: HeldOrder, index: int = 0) -> None:
+        self.spool.put(NewChunk(order_hash=order.order_hash, index=index, body=b"{}", token_ids=(index,)))
+
+    def end(self, order: HeldOrder, maker: Callable[[], MakeReceipt] | None = None) -> None:
+        def done(receipt: HeldReceipt | Exception) -> None:
+            self.ended[order.order_hash] = receipt
+
+        work = self.bench.work()
+        self.spool.end(order.order_hash, maker or (lambda: self.bench.desk.maker(order, work)), done)
+
+
+@contextmanager
+def commits(bench: Bench) -> Iterator[list[int]]:
+    """Counts the ledger's write transactions in the block."""
+    seen: list[int] = []
+
+    def count(connection: Any) -> None:
+        if connection.get_execution_options().get("ledger_begin"):
+            seen.append(1)
+
+    event.listen(bench.ledger.database.engine, "commit", count)
+    yield seen
+    event.remove(bench.ledger.database.engine, "commit", count)
+
+
+def test_chunks_and_receipts_of_many_jobs_are_one_transaction(bench: Bench) -> None:
+    spooled = Spooled(bench)
+    orders = [spooled.take_up(seq) for seq in (1, 2, 3)]
+    for order in orders:
+        spooled.put(order, 0)
+        spooled.put(order, 1)
+    for order in orders[:2]:
+        spooled.end(order)
+    with commits(bench) as seen:
+        spooled.spool.flush()
+    assert len(seen) == 1
+    assert spooled.told == [[order.order_hash for order in orders]]
+    for order in orders[:2]:
+        held = spooled.ended[order.order_hash]
+        assert held == bench.ledger.receipts.get(order.order_hash)
+        assert isinstance(held, HeldReceipt)
+        assert held.chunks == 2
+        assert Receipt.decode(held.message).response_hash == response_hash(order.salt, [b"{}", b"{}"])
+    assert bench.ledger.receipts.get(orders[2].order_hash) is None
+
+
+def test_receipt_is_stored_when_its_end_is_told(bench: Bench) -> None:
+    spooled = Spooled(bench)
+    order = spooled.take_up(1)
+    seen: list[HeldReceipt | None] = []
+    work = bench.work()
+    spooled.spool.end(
+        order.order_hash,
+        lambda: bench.desk.maker(order, work),
+        lambda _: seen.append(bench.ledger.receipts.get(order.order_hash)),
+    )
+    spooled.spool.flush()
+    assert seen[0] is not None
+
+
+def test_defect_in_one_receipt_costs_no_other_job_anything(bench: Bench) -> None:
+    spooled = Spooled(bench)
+    good, bad, worse = (spooled.take_up(seq) for seq in (1, 2, 3))
+
+    def broken(_held: HeldOrder, _bodies: Sequence[bytes]) -> SignedReceipt:
+        raise ZeroDivisionError
+
+    def gone() -> MakeReceipt:
+        raise KeyError("offer")
+
+    for order in (good, bad, worse):
+        spooled.put(order)
+    spooled.end(good)
+    spooled.end(bad, lambda: broken)
+    spooled.end(worse, gone)
+    spooled.spool.flush()
+    assert isinstance(spooled.ended[good.order_hash], HeldReceipt)
+    assert isinstance(spooled.ended[bad.order_hash], ZeroDivisionError)
+    assert isinstance(spooled.ended[worse.order_hash], KeyError)
+    assert [len(bench.ledger.chunks.of(order.order_hash)) for order in (good, bad, worse)] == [1, 1, 1]
+    assert bench.ledger.receipts.get(bad.order_hash) is None
+    assert spooled.lost == []
+
+
+def test_order_of_another_worker_is_neither_stored_nor_signed(bench: Bench) -> None:
+    spooled = Spooled(bench)
+    mine, theirs = spooled.take_up(1), spooled.take_up(2, worker="host-infer-2-b")
+    for order in (mine, theirs):
+        spooled.put(order)
+        spooled.end(order)
+    spooled.spool.flush()
+    assert isinstance(spooled.ended[mine.order_hash], HeldReceipt)
+    assert isinstance(spooled.ended[theirs.order_hash], LostRace)
+    assert spooled.lost == [theirs.order_hash]
+    assert spooled.told == [[mine.order_hash]]
+    assert bench.ledger.chunks.of(theirs.order_hash) == []
+
+
+def test_answer_whose_last_chunk_finds_no_room_is_not_signed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spooled = Spooled(bench)
+    order, other = spooled.take_up(1), spooled.take_up(2)
+    spooled.put(order)
+    spooled.end(order)
+    spooled.end(other)
+
+    @contextmanager
+    def full(_worker: str) -> Iterator[Any]:
+        raise DatabaseFailed("disk is full")
+        yield
+
+    monkeypatch.setattr(bench.ledger.jobs, "page", full)
+    spooled.spool.flush()
+    # There was room again when the receipts came up, but one of them would be for less than was written.
+    assert isinstance(spooled.ended[order.order_hash], LostRace)
+    assert isinstance(spooled.ended[other.order_hash], HeldReceipt)
+    assert spooled.lost == [order.order_hash]
+    assert spooled.told == [[other.order_hash]]
+    assert bench.ledger.receipts.get(order.order_hash) is None
