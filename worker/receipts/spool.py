@@ -15,6 +15,7 @@ from marketplace.telemetry.names import Log
 from worker.ledger import HeldReceipt, Ledger, MakeReceipt, NewChunk
 
 EVERY_MS: Final = 50
+_MANY: Final = 16
 
 Ended = Callable[[HeldReceipt | Exception], None]
 _Stored = tuple[set[bytes], dict[bytes, HeldReceipt | Exception]]
@@ -65,6 +66,7 @@ class ChunkSpool:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.storing_nanoseconds = self.ending_nanoseconds = self._lap_at = 0
+        self._shared = 0
         self.on_lost: Callable[[bytes], None] = _nobody_asks
 
     def start(self) -> None:
@@ -118,6 +120,7 @@ class ChunkSpool:
                 elif isinstance(item, _Call):
                     item.call()
             self.ending_nanoseconds += self._lap()
+            self._shared = len({item.order_hash for item in items})
             news = {item.order_hash: None for item in items if item.order_hash not in lost}
             if news:
                 self._announce(list(news))
@@ -143,7 +146,11 @@ class ChunkSpool:
             except Exception as error:  # loop edge: one job's defect must not silence the others
                 log.exception(Log.LOOP_FAILED, loop="spool", reason=type(error).__name__)
             # The first chunk after a pause goes at once; the next ones wait for company.
-            self._stopping.wait(self._every_ms / 1000)
+            self._stopping.wait(self._pause_seconds())
+
+    def _pause_seconds(self) -> float:
+        """Up to twice as long with many jobs: each has news now and then only, and commits are dear."""
+        return self._every_ms * (1 + min(1, self._shared / _MANY)) / 1000
 
     def _store(self, chunks: Sequence[NewChunk], makers: Mapping[bytes, MakeReceipt]) -> _Stored:
         """Stores all in one transaction; should that fail, the chunks in one and each receipt in its own."""

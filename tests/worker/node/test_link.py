@@ -59,7 +59,6 @@ class Linked:
             offer_valid_seconds=600,
             grace_seconds=900,
             session_max_age_ms=30_000,
-            visibility_timeout_seconds=60,
             spare_worker=False,
             start_seconds=1,
             stop_seconds=1,
