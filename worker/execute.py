@@ -199,9 +199,7 @@ class Executor:
             # A lease that is renewed late looks free to a second task; here the job goes on.
             raise LostRace(ErrorCode.LEASE_LOST, "this process works on it already")
         now_ms = self._now_ms()
-        return self._ledger.jobs.take_up(
-            order_hash, self._leases.worker, now_ms=now_ms, until_ms=now_ms + self._leases.lease_ms
-        )
+        return self._spool.take_up(order_hash, now_ms=now_ms, until_ms=now_ms + self._leases.lease_ms)
 
     def _start(self, run: Run, kept: Sequence[HeldChunk]) -> None:
         order, now_ms = run.order, run.started_at_ms

@@ -1,10 +1,8 @@
-"""What an infer process writes of its jobs: one transaction to take a job up, one for all that came since."""
+"""What an infer process writes of its jobs: whatever came of all of them in one transaction."""
 
 from __future__ import annotations
 
 import json
-import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,14 +62,21 @@ class Page:
         # A lease of one's own stands until somebody else has taken it, whatever the time.
         return end(self._plain, order_hash, self._worker, make, now_ms=0)
 
+    def take_up(self, order_hash: bytes, *, now_ms: int, until_ms: int) -> TakenUp:
+        """Takes the worker lease and counts the attempt.
 
-@dataclass(slots=True, eq=False)
-class _Claim:
-    """One call of `take_up`; `found` is None while nobody has looked."""
-
-    order_hash: bytes
-    values: tuple[object, ...]
-    found: tuple[TakenUp | None] | None = None
+        Raises:
+            LostRace: unknown, finished, or leased to a process that may still live; nothing is changed.
+        """
+        values = (OrderState.RUNNING.value, self._worker, until_ms, order_hash, *UNFINISHED, now_ms)
+        claimed = self._plain.row(_CLAIM, values)
+        if claimed is None:
+            raise LostRace(ErrorCode.LEASE_LOST, "order is finished, or another process works on it")
+        return TakenUp(
+            order=HeldOrder(**claimed),
+            chunks=tuple(chunks_of(self._plain, order_hash)),
+            cancelled=bool(cancelled(self._plain, (order_hash,))),
+        )
 
 
 class Jobs:
@@ -79,51 +84,14 @@ class Jobs:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._claims: deque[_Claim] = deque()
-        self._turn = threading.Lock()
 
     def take_up(self, order_hash: bytes, worker: str, *, now_ms: int, until_ms: int) -> TakenUp:
-        """Takes the worker lease and counts the attempt. Calls that come together share a transaction.
-
-        Raises:
-            LostRace: unknown, finished, or leased to a process that may still live.
-        """
-        values = (OrderState.RUNNING.value, worker, until_ms, order_hash, *UNFINISHED, now_ms)
-        claim = _Claim(order_hash, values)
-        self._claims.append(claim)
-        with self._turn:
-            # While it waited for its turn, the one before may have done it, too.
-            if claim.found is None:
-                self._look(claim)
-        if claim.found is None or claim.found[0] is None:
-            raise LostRace(ErrorCode.LEASE_LOST, "order is finished, or another process works on it")
-        return claim.found[0]
-
-    def _look(self, own: _Claim) -> None:
-        claims = [self._claims.popleft() for _ in range(len(self._claims))]
-        try:
-            with self._database.write_plain() as plain:
-                found = [_taken_up(plain, claim) for claim in claims]
-        except BaseException:
-            # The others try for themselves.
-            self._claims.extend(claim for claim in claims if claim is not own)
-            raise
-        for claim, taken in zip(claims, found, strict=True):
-            claim.found = (taken,)
+        """As `Page.take_up`, by itself."""
+        with self.page(worker) as page:
+            return page.take_up(order_hash, now_ms=now_ms, until_ms=until_ms)
 
     @contextmanager
     def page(self, worker: str) -> Iterator[Page]:
         """A transaction for what came of this worker's jobs."""
         with self._database.write_plain() as plain:
             yield Page(plain, worker)
-
-
-def _taken_up(plain: Plain, claim: _Claim) -> TakenUp | None:
-    claimed = plain.row(_CLAIM, claim.values)
-    if claimed is None:
-        return None
-    return TakenUp(
-        order=HeldOrder(**claimed),
-        chunks=tuple(chunks_of(plain, claim.order_hash)),
-        cancelled=bool(cancelled(plain, (claim.order_hash,))),
-    )

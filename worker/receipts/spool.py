@@ -1,4 +1,4 @@
-"""Stores chunks before they are announced, and ends jobs with their last chunk; one thread for all."""
+"""Writes for all jobs of a process: claims, chunks before they are announced, receipts with the last."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from marketplace.protocol.errors import ErrorCode, LostRace
 from marketplace.telemetry.logs import get_logger
 from marketplace.telemetry.names import Log
-from worker.ledger import HeldReceipt, Ledger, MakeReceipt, NewChunk
+from worker.ledger import HeldReceipt, Ledger, MakeReceipt, NewChunk, TakenUp
 
 EVERY_MS: Final = 50
 _MANY: Final = 16
@@ -30,6 +31,15 @@ class _Call:
     call: Callable[[], None]
 
 
+@dataclass(slots=True, eq=False)
+class _Claim:
+    order_hash: bytes
+    now_ms: int
+    until_ms: int
+    found: TakenUp | Exception = field(default_factory=lambda: LostRace(ErrorCode.LEASE_LOST, "not claimed"))
+    looked: threading.Event = field(default_factory=threading.Event)
+
+
 @dataclass(frozen=True, slots=True)
 class _Ending:
     order_hash: bytes
@@ -38,10 +48,10 @@ class _Ending:
 
 
 class ChunkSpool:
-    """Group commit of the chunks and receipts of all jobs of one process.
+    """Group commit of all that one process writes of its jobs.
 
-    An engine's thread leaves them behind and goes on; one transaction stores all that came in the last
-    `every_ms`. Before `start`, and after `stop`, everything is stored at once by the caller.
+    An engine's thread leaves chunks and receipts behind and goes on; one transaction stores all that came in
+    the last `every_ms`. Before `start`, and after `stop`, everything is stored at once by the caller.
     """
 
     def __init__(
@@ -60,9 +70,10 @@ class ChunkSpool:
         self._worker = worker
         self._announce = announce
         self._every_ms = every_ms
-        self._items: deque[NewChunk | _Call | _Ending] = deque()
+        self._items: deque[NewChunk | _Call | _Claim | _Ending] = deque()
         self._write_lock = threading.RLock()
         self._wake = threading.Event()
+        self._hurry = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.storing_nanoseconds = self.ending_nanoseconds = self._lap_at = 0
@@ -77,10 +88,28 @@ class ChunkSpool:
     def stop(self) -> None:
         """Stores what is left and ends the thread. Idempotent."""
         self._stopping.set()
+        self._hurry.set()
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+            self.flush()
+
+    def take_up(self, order_hash: bytes, *, now_ms: int, until_ms: int) -> TakenUp:
+        """Claims an order for this worker, and waits until that is stored with all there is to store.
+
+        Raises:
+            LostRace: unknown, finished, or leased to a process that may still live.
+            DatabaseFailed: the ledger could not be written.
+        """
+        claim = _Claim(order_hash, now_ms, until_ms)
+        self._items.append(claim)
+        self._hurry.set()
+        self._go()
+        claim.looked.wait()
+        if isinstance(claim.found, Exception):
+            raise claim.found
+        return claim.found
 
     def put(self, chunk: NewChunk) -> None:
         """Stores a chunk soon, in the order given. `on_lost` hears of orders it was not stored for."""
@@ -104,27 +133,37 @@ class ChunkSpool:
     def flush(self) -> None:
         """Stores, signs and calls everything given so far; from any thread."""
         with self._write_lock:
-            self._lap()
             items = [self._items.popleft() for _ in range(len(self._items))]
-            chunks = [item for item in items if isinstance(item, NewChunk)]
-            endings = [item for item in items if isinstance(item, _Ending)]
-            makers, ended = _prepared(endings)
-            self.ending_nanoseconds += self._lap()
-            lost, signed = self._store(chunks, makers)
-            for order_hash in lost:
-                self.on_lost(order_hash)
-            self.storing_nanoseconds += self._lap()
-            for item in items:
-                if isinstance(item, _Ending):
-                    item.done((signed | ended)[item.order_hash])
-                elif isinstance(item, _Call):
-                    item.call()
-            self.ending_nanoseconds += self._lap()
-            self._shared = len({item.order_hash for item in items})
-            news = {item.order_hash: None for item in items if item.order_hash not in lost}
-            if news:
-                self._announce(list(news))
-            self.storing_nanoseconds += self._lap()
+            claims = [item for item in items if isinstance(item, _Claim)]
+            try:
+                self._flush([item for item in items if not isinstance(item, _Claim)], claims)
+            finally:
+                for claim in claims:
+                    claim.looked.set()
+
+    def _flush(self, items: Sequence[NewChunk | _Call | _Ending], claims: Sequence[_Claim]) -> None:
+        self._lap()
+        chunks = [item for item in items if isinstance(item, NewChunk)]
+        makers, ended = _prepared(item for item in items if isinstance(item, _Ending))
+        self.ending_nanoseconds += self._lap()
+        lost, signed = self._store(chunks, makers, claims)
+        for claim in claims:
+            # Whoever waits for it need not wait for what others are told.
+            claim.looked.set()
+        for order_hash in lost:
+            self.on_lost(order_hash)
+        self.storing_nanoseconds += self._lap()
+        for item in items:
+            if isinstance(item, _Ending):
+                _tell(partial(item.done, (signed | ended)[item.order_hash]))
+            elif isinstance(item, _Call):
+                _tell(item.call)
+        self.ending_nanoseconds += self._lap()
+        news = {item.order_hash: None for item in items if item.order_hash not in lost}
+        self._shared = len(news)
+        if news:
+            self._announce(list(news))
+        self.storing_nanoseconds += self._lap()
 
     def _lap(self) -> int:
         """CPU time of this thread since it last asked."""
@@ -141,47 +180,73 @@ class ChunkSpool:
         while not self._stopping.is_set() or self._items:
             self._wake.wait()
             self._wake.clear()
+            self._hurry.clear()
             try:
                 self.flush()
             except Exception as error:  # loop edge: one job's defect must not silence the others
                 log.exception(Log.LOOP_FAILED, loop="spool", reason=type(error).__name__)
-            # The first chunk after a pause goes at once; the next ones wait for company.
-            self._stopping.wait(self._pause_seconds())
+            # The first chunk after a pause goes at once; the next ones wait for company, or for a claim.
+            self._hurry.wait(self._pause_seconds())
 
     def _pause_seconds(self) -> float:
         """Up to twice as long with many jobs: each has news now and then only, and commits are dear."""
         return self._every_ms * (1 + min(1, self._shared / _MANY)) / 1000
 
-    def _store(self, chunks: Sequence[NewChunk], makers: Mapping[bytes, MakeReceipt]) -> _Stored:
-        """Stores all in one transaction; should that fail, the chunks in one and each receipt in its own."""
-        if not (chunks or makers):
+    def _store(
+        self, chunks: Sequence[NewChunk], makers: Mapping[bytes, MakeReceipt], claims: Sequence[_Claim]
+    ) -> _Stored:
+        """Stores all in one transaction; should that fail, the chunks in one and the rest each in its own."""
+        if not (chunks or makers or claims):
             return set(), {}
         try:
-            return self._write(chunks, makers)
+            return self._write(chunks, makers, claims)
         except Exception as error:  # loop edge: a full or locked disk costs these jobs their lease, no more
             log.exception(Log.LOOP_FAILED, loop="spool", reason=type(error).__name__, orders=len(makers))
-        if not makers:
+        if not (makers or claims):
             return {chunk.order_hash for chunk in chunks}, {}
-        lost, _ = self._store(chunks, {})
+        lost, _ = self._store(chunks, {}, ())
+        for claim in claims:
+            self._claim(claim)
         # An answer whose end is not stored must not be signed without it.
         return lost, {
             order_hash: _LOST if order_hash in lost else self._sign(order_hash, make)
             for order_hash, make in makers.items()
         }
 
-    def _write(self, chunks: Sequence[NewChunk], makers: Mapping[bytes, MakeReceipt]) -> _Stored:
+    def _write(
+        self, chunks: Sequence[NewChunk], makers: Mapping[bytes, MakeReceipt], claims: Sequence[_Claim]
+    ) -> _Stored:
         signed: dict[bytes, HeldReceipt | Exception] = {}
+        found: list[TakenUp | Exception] = []
         with self._ledger.jobs.page(self._worker) as page:
-            lost = page.add(chunks)
+            lost = page.add(chunks) if chunks else set()
             self.storing_nanoseconds += self._lap()
             for order_hash, make in makers.items():
                 try:
                     signed[order_hash] = page.end(order_hash, make)
                 except LostRace as error:
                     signed[order_hash] = error
+            for claim in claims:
+                try:
+                    found.append(page.take_up(claim.order_hash, now_ms=claim.now_ms, until_ms=claim.until_ms))
+                except LostRace as error:
+                    found.append(error)
+        for claim, one in zip(claims, found, strict=True):
+            claim.found = one
         if makers:
             self.ending_nanoseconds += self._lap()
         return lost, signed
+
+    def _claim(self, claim: _Claim) -> None:
+        try:
+            claim.found = self._ledger.jobs.take_up(
+                claim.order_hash, self._worker, now_ms=claim.now_ms, until_ms=claim.until_ms
+            )
+        except LostRace as error:
+            claim.found = error
+        except Exception as error:  # loop edge: its task fails, and is sent again
+            log.exception(Log.LOOP_FAILED, loop="spool", reason=type(error).__name__)
+            claim.found = error
 
     def _sign(self, order_hash: bytes, make: MakeReceipt) -> HeldReceipt | Exception:
         try:
@@ -192,6 +257,13 @@ class ChunkSpool:
         except Exception as error:  # loop edge: this order goes on elsewhere once its lease has lapsed
             log.exception(Log.LOOP_FAILED, loop="spool", reason=type(error).__name__)
             return error
+
+
+def _tell(call: Callable[[], None]) -> None:
+    try:
+        call()
+    except Exception as error:  # loop edge: one job's defect must not silence the others
+        log.exception(Log.LOOP_FAILED, loop="spool", reason=type(error).__name__)
 
 
 def _prepared(endings: Iterable[_Ending]) -> tuple[dict[bytes, MakeReceipt], dict[bytes, Exception]]:

@@ -13,6 +13,7 @@ from tests.worker.support import Bench, TinyEngine, TinyRunning, chat_payload
 from worker.execute import Executor
 from worker.inference.engine import Chunk, Emit, EngineJob, Outcome, Sink
 from worker.ledger import NewChunk, OrderState
+from worker.ledger.jobs import Page
 from worker.metering import Reading
 from worker.receipts import ChunkSpool, Stopping
 
@@ -144,7 +145,7 @@ def test_full_disk_costs_the_jobs_of_that_moment_their_lease_and_no_more(
 
     run = executor(bench, TinyEngine())
     with monkeypatch.context() as broken:
-        broken.setattr(bench.ledger.jobs, "page", full)
+        broken.setattr(Page, "add", full)
         run.execute(order_hash)
     assert bench.ledger.receipts.get(order_hash) is None
     run.execute(next_hash)

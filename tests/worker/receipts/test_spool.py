@@ -1,6 +1,8 @@
 """What came of many jobs is stored and signed in one transaction, and no job's trouble is another's."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +14,7 @@ from marketplace.protocol.merkle import response_hash
 from marketplace.protocol.messages import Receipt
 from tests.worker.support import Bench
 from worker.ledger import DatabaseFailed, HeldOrder, HeldReceipt, MakeReceipt, NewChunk, SignedReceipt
+from worker.ledger.jobs import Page
 from worker.receipts import ChunkSpool
 
 ME = "host-infer-1-a"
@@ -120,6 +123,21 @@ def test_defect_in_one_receipt_costs_no_other_job_anything(bench: Bench) -> None
     assert spooled.lost == []
 
 
+def test_job_that_cannot_be_ended_keeps_no_other_from_ending(bench: Bench) -> None:
+    spooled = Spooled(bench)
+    first, second = spooled.take_up(1), spooled.take_up(2)
+    called: list[str] = []
+
+    def fail() -> None:
+        called.append("first")
+        raise DatabaseFailed("disk is full")
+
+    spooled.spool.then(first.order_hash, fail)
+    spooled.spool.then(second.order_hash, lambda: called.append("second"))
+    spooled.spool.flush()
+    assert called == ["first", "second"]
+
+
 def test_order_of_another_worker_is_neither_stored_nor_signed(bench: Bench) -> None:
     spooled = Spooled(bench)
     mine, theirs = spooled.take_up(1), spooled.take_up(2, worker="host-infer-2-b")
@@ -156,3 +174,58 @@ def test_answer_whose_last_chunk_finds_no_room_is_not_signed(
     assert spooled.lost == [order.order_hash]
     assert spooled.told == [[other.order_hash]]
     assert bench.ledger.receipts.get(order.order_hash) is None
+
+
+def test_claim_is_stored_with_what_else_there_is(bench: Bench) -> None:
+    spooled = Spooled(bench)
+    running, ending, waiting = spooled.take_up(1), spooled.take_up(2), bench.take(3)
+    spooled.put(running)
+    spooled.end(ending)
+    now_ms = bench.clock.ms
+    with commits(bench) as seen, ThreadPoolExecutor(2) as hands:
+        claims = [
+            hands.submit(spooled.spool.take_up, order_hash, now_ms=now_ms, until_ms=now_ms + 9)
+            for order_hash in (waiting, b"\x00" * 32)
+        ]
+        while len(spooled.spool._items) < 4:
+            time.sleep(0.001)
+        spooled.spool.flush()
+        taken = claims[0].result(9)
+        with pytest.raises(LostRace):
+            claims[1].result(9)
+    assert len(seen) == 1
+    assert (taken.order.order_hash, taken.order.worker, taken.order.attempts) == (waiting, ME, 1)
+    assert isinstance(spooled.ended[ending.order_hash], HeldReceipt)
+    # Nobody is told of an order that is only taken up.
+    assert spooled.told == [[running.order_hash, ending.order_hash]]
+
+
+def test_claim_does_not_wait_for_the_pause_to_end(bench: Bench) -> None:
+    spool = ChunkSpool(bench.ledger, ME, lambda _: None, every_ms=3_600_000)
+    spool.start()
+    now_ms = bench.clock.ms
+    try:
+        for seq in (1, 2, 3):
+            order_hash = bench.take(seq)
+            assert (
+                spool.take_up(order_hash, now_ms=now_ms, until_ms=now_ms + 9).order.order_hash == order_hash
+            )
+    finally:
+        spool.stop()
+
+
+def test_claim_that_cannot_be_stored_is_said_to_whoever_waits(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spooled = Spooled(bench)
+    order_hash = bench.take(1)
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise DatabaseFailed("disk is full")
+
+    spool = ChunkSpool(bench.ledger, ME, spooled.told.append)
+    with monkeypatch.context() as broken:
+        broken.setattr(Page, "take_up", full)
+        with pytest.raises(DatabaseFailed):
+            spool.take_up(order_hash, now_ms=bench.clock.ms, until_ms=bench.clock.ms + 9)
+    assert spool.take_up(order_hash, now_ms=bench.clock.ms, until_ms=bench.clock.ms + 9).order.attempts == 1
