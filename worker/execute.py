@@ -13,7 +13,7 @@ signs: no thread waits for a job, and the engine waits for no disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
@@ -26,9 +26,19 @@ from marketplace.telemetry.logs import get_logger
 from marketplace.telemetry.names import Log
 from worker.inference.engine import Chunk, Engine, EngineJob, Outcome, Running
 from worker.inference.errors import EngineFailed
-from worker.ledger import HeldOrder, Ledger, NewChunk
+from worker.ledger import HeldChunk, HeldOrder, HeldReceipt, Ledger, NewChunk, TakenUp
 from worker.metering import Stats
-from worker.receipts import ChunkSpool, Hold, LeaseKeeper, LeaseLapsed, ReceiptDesk, Slots, Work, failed_work
+from worker.receipts import (
+    ChunkSpool,
+    Hold,
+    LeaseKeeper,
+    LeaseLapsed,
+    ReceiptDesk,
+    Slots,
+    Work,
+    failed_work,
+    note_signed,
+)
 
 # What a job is called that was cut before anything of it was delivered.
 _CUT: Final = {"cancelled": "cancelled", "deadline": "deadline_passed"}
@@ -72,12 +82,19 @@ class Run:
     running: Running | None = None
     chunks: int = 0
     token_ids: list[int] = field(default_factory=list)
+    cancelled: bool = False
     ended: bool = False
 
     @property
     def task(self) -> str:
         """What is asked; empty before the payload is read."""
         return self.payload.task if self.payload else ""
+
+    def cancel(self) -> None:
+        """Ends it at the engine's next step with what it has; if it is not there yet, once it is."""
+        self.cancelled = True
+        if self.running is not None:
+            self.running.stop()
 
     def drop(self) -> None:
         """Has the engine let go of it."""
@@ -124,7 +141,7 @@ class Executor:
         """
         self._slots.enter()
         try:
-            order = self._open(order_hash)
+            taken = self._open(order_hash)
         except LostRace as lost:
             self._slots.leave()
             log.info(Log.RACE_LOST, order_hash=to_hex(order_hash), reason=lost.detail)
@@ -132,21 +149,23 @@ class Executor:
         except BaseException:
             self._slots.leave()
             raise
+        order = taken.order
         run = Run(order=order, hold=self._leases.hold(order), started_at_ms=self._now_ms())
+        run.cancelled = taken.cancelled
         self._runs[order_hash] = run
         log.info(
             Log.JOB_LEASED, order_hash=to_hex(order_hash), trace_id=order.trace_id, attempt=order.attempts
         )
         try:
-            self._start(run)
+            self._start(run, taken.chunks)
         except Exception as error:  # noqa: BLE001  # loop edge: whatever broke, the order must end in a receipt
             self._end(run, error)
 
     def cancel(self, order_hash: bytes) -> None:
         """Ends a job at its engine's next step with what it has. Unknown orders are passed over."""
         run = self._runs.get(order_hash)
-        if run is not None and run.running is not None:
-            run.running.stop()
+        if run is not None:
+            run.cancel()
 
     @property
     def running(self) -> int:
@@ -175,16 +194,14 @@ class Executor:
             self._leave(run)
         return len(left)
 
-    def _open(self, order_hash: bytes) -> HeldOrder:
+    def _open(self, order_hash: bytes) -> TakenUp:
         if order_hash in self._runs:
             # A lease that is renewed late looks free to a second task; here the job goes on.
             raise LostRace(ErrorCode.LEASE_LOST, "this process works on it already")
         now_ms = self._now_ms()
-        return self._ledger.orders.claim(
-            order_hash, self._leases.worker, now_ms=now_ms, until_ms=now_ms + self._leases.lease_ms
-        )
+        return self._spool.take_up(order_hash, now_ms=now_ms, until_ms=now_ms + self._leases.lease_ms)
 
-    def _start(self, run: Run) -> None:
+    def _start(self, run: Run, kept: Sequence[HeldChunk]) -> None:
         order, now_ms = run.order, run.started_at_ms
         stop_at_ms = order.deadline_ms - self._limits.deadline_margin_ms
         if order.attempts > self._limits.max_attempts:
@@ -195,10 +212,7 @@ class Executor:
         payload = parse_payload(order.payload)
         run.payload = payload
         run.seed = seed_of(payload, order.order_hash)
-        resume = tuple(
-            Chunk(index=kept.index, body=kept.body, token_ids=kept.token_ids)
-            for kept in self._ledger.chunks.of(order.order_hash)
-        )
+        resume = tuple(Chunk(index=one.index, body=one.body, token_ids=one.token_ids) for one in kept)
         run.chunks = len(resume)
         run.token_ids = [token for chunk in resume for token in chunk.token_ids]
         job = EngineJob(id=order.job_id, payload=payload, seed=run.seed, stop_at_ms=stop_at_ms, resume=resume)
@@ -207,7 +221,8 @@ class Executor:
         run.running = engine.submit(job, partial(self._hear, run))
         if run.ended:
             run.running.drop()
-        elif self._ledger.cancels.among([order.order_hash]):
+        elif run.cancelled:
+            # Asked for before there was a job to stop.
             run.running.stop()
         return None
 
@@ -243,16 +258,26 @@ class Executor:
         if run.ended:
             return
         run.drop()
-        self._spool.then(run.order.order_hash, partial(self._conclude, run, how))
+        if isinstance(how, Work):
+            maker = partial(self._desk.maker, run.order, how)
+            self._spool.end(run.order.order_hash, maker, partial(self._signed, run, how))
+        else:
+            self._spool.then(run.order.order_hash, partial(self._conclude, run, how))
 
-    def _conclude(self, run: Run, how: Work | Exception) -> None:
-        """On the spool's thread: signs, or leaves the order to others."""
+    def _signed(self, run: Run, work: Work, receipt: HeldReceipt | Exception) -> None:
+        """On the spool's thread: the receipt is stored, or somebody else may end the order."""
+        if isinstance(receipt, HeldReceipt):
+            note_signed(run.order, receipt, work)
+            self._stats.ended(run.task, work)
+        else:
+            log.info(Log.RACE_LOST, order_hash=to_hex(run.order.order_hash), reason=str(receipt))
+        self._leave(run)
+
+    def _conclude(self, run: Run, how: Exception) -> None:
+        """On the spool's thread: ends the order unpaid, or leaves it to others."""
         order_hash, worker = run.order.order_hash, self._leases.worker
         try:
-            if isinstance(how, Work):
-                self._desk.sign(order_hash, worker, how, run.order)
-                self._stats.ended(run.task, how)
-            elif isinstance(how, LeaseLapsed):
+            if isinstance(how, LeaseLapsed):
                 self._desk.fail(order_hash, worker, "lease_lapsed")
             elif isinstance(how, EngineFailed):
                 # The pool replaces a broken engine; free the order so that the next task need not wait.

@@ -133,7 +133,7 @@ def build_app(settings: NodeSettings, load: LoadEngines | None = None) -> Celery
             ErrorCode.INVALID_REQUEST, "a worker needs WATT_NODE_BROKER_URL; the daemon sets it for its own"
         )
     app = Celery("wattline-node", broker=settings.broker_url.get_secret_value(), set_as_current=False)
-    configure(app, visibility_timeout_seconds=settings.visibility_timeout_seconds)
+    configure(app)
     process = WorkerProcess(settings, load or load_engines)
     tasks.register(app, execute=process.execute, settle=process.settle)
     tasks.prepare(app, start=process.start, asked=process.close, stop=process.stop)
@@ -243,7 +243,6 @@ def _options(settings: NodeSettings, deployment: Deployment, queue: str, worker_
         offer_valid_seconds=settings.offer_valid_seconds,
         grace_seconds=deployment.grace_seconds,
         session_max_age_ms=settings.session_max_age_ms,
-        visibility_timeout_seconds=settings.visibility_timeout_seconds,
         spare_worker=settings.spare_worker,
         metrics_port=settings.metrics_port,
         start_seconds=settings.start_seconds,

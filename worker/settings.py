@@ -157,9 +157,6 @@ class NodeSettings(BaseSettings):
     queue: str = Field(
         default="", description="Prefix of the Celery queues; from the signing key when unset."
     )
-    visibility_timeout_seconds: int = Field(
-        default=1_200, ge=1, description="Redis brokers redeliver an unfinished task after this."
-    )
     ledger_url: SecretStr | None = Field(
         default=None, description="sqlite:/// or postgresql://; a file in data_dir when unset."
     )

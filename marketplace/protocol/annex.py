@@ -6,6 +6,7 @@ root of what the model computed. Version 1 is read for receipts signed before.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, model_validator
@@ -60,7 +61,13 @@ class Profile(_Strict):
 
     def digest(self) -> bytes:
         """Keccak of the canonical bytes."""
-        return keccak(self.encode())
+        return _digest(self)
+
+
+@lru_cache(maxsize=64)
+def _digest(profile: Profile) -> bytes:
+    # A node signs thousands of receipts of a few profiles.
+    return keccak(profile.encode())
 
 
 class Sampling(_Strict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -27,6 +28,8 @@ class FakeGateway:
         self.challenge = wire.Challenge(nonce=b"\x0c" * 32, chain_id=domain.chain_id, escrow=domain.escrow)
         self.heartbeat_ms = 100
         self.received: list[wire.Frame] = []
+        # Seconds of the monotonic clock, for each frame received.
+        self.heard_at: list[float] = []
         self.links = 0
         self.hellos: list[tuple[Hello, str]] = []
         self._connection: ServerConnection | None = None
@@ -105,4 +108,5 @@ class FakeGateway:
 
     def _hear(self, frame: wire.Frame) -> None:
         self.received.append(frame)
+        self.heard_at.append(time.monotonic())
         self._changed.set()

@@ -112,9 +112,7 @@ def settle(data_dir: DataDir = None, timeout: Timeout = 120, as_json: AsJson = F
         settings = read_settings(data_dir=data_dir)
         running = read_running(_run_file(settings))
         ledger = Ledger(settings.ledger)
-        queue = TaskQueue(
-            running.broker_url, running.queue, visibility_timeout_seconds=settings.visibility_timeout_seconds
-        )
+        queue = TaskQueue(running.broker_url, running.queue)
         trigger = SettleTrigger(ledger, queue, every_ms=settings.settle_every_ms)
         request = trigger.settle_all()
         if not wait(lambda: trigger.done(request), timeout):

@@ -49,17 +49,12 @@ class ChatEngine:
             now_ms=now_ms,
         )
         self._thread = EngineThread(f"chat-{self._model_id[:10]}", self._decoder, threads=settings.threads)
+        self._profile = Profile()
 
     @property
     def profile(self) -> Profile:
         """Versions and shapes behind the results."""
-        return chat_profile(
-            self._model,
-            self._settings,
-            dtype=self._decoder.dtype,
-            threads=self._decoder.threads,
-            context_tokens=self._tokenizer.context_tokens,
-        )
+        return self._profile
 
     @property
     def alive(self) -> bool:
@@ -69,6 +64,14 @@ class ChatEngine:
     def load(self) -> None:
         """Reads the weights; returns when jobs can run. Raises `EngineFailed`."""
         self._thread.load()
+        # Put together once: every job asks for it.
+        self._profile = chat_profile(
+            self._model,
+            self._settings,
+            dtype=self._decoder.dtype,
+            threads=self._decoder.threads,
+            context_tokens=self._tokenizer.context_tokens,
+        )
 
     def units_in(self, payload: Payload) -> int:
         """Prompt tokens, chat template included. Raises `BadRequest`."""

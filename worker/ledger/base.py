@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -20,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy import String as SqlString
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import registry
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Session, SQLModel
@@ -33,6 +34,7 @@ _BUSY_TIMEOUT_SECONDS: Final = 30
 # What a full disk or a locked database comes as; for loops that outlive it.
 DatabaseFailed = SQLAlchemyError
 _BEGIN: Final = "ledger_begin"
+_ROWS_AT_ONCE: Final = 1_000
 # Any number that nobody else locks in the same database.
 _CREATING: Final = 0x57415454
 
@@ -72,34 +74,51 @@ def atoms() -> Any:
 
 
 class Plain:
-    """SQL text with `?` for values, on either database; building and mapping a query costs far more."""
+    """SQL text with `?` for values, on either database, by the driver's own cursor.
 
-    def __init__(self, connection: Connection, *, sqlite: bool) -> None:
-        self._connection = connection
+    Building and mapping a query, and each of the toolkit's layers, cost far more than what is asked here.
+    """
+
+    def __init__(self, cursor: Any, *, sqlite: bool) -> None:
+        self._cursor = cursor
         self._sqlite = sqlite
 
     def run(self, statement: str, values: tuple[Any, ...]) -> int:
         """Runs one statement; gives the number of rows it changed."""
-        return self._connection.exec_driver_sql(self._text(statement), values).rowcount
+        self._execute(statement, values)
+        return int(self._cursor.rowcount)
 
     def rows(self, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        """Rows of a query."""
-        return [tuple(row) for row in self._connection.exec_driver_sql(self._text(statement), values)]
+        """Rows of a query, or what a statement returns."""
+        self._execute(statement, values)
+        found: list[tuple[Any, ...]] = self._cursor.fetchall()
+        return found
 
     def row(self, statement: str, values: tuple[Any, ...]) -> dict[str, Any] | None:
         """The first row by column name, or None; bytes are bytes on both databases."""
-        found = self._connection.exec_driver_sql(self._text(statement), values).mappings().first()
-        if found is None:
+        found = self.rows(statement, values)
+        if not found:
             return None
-        return {name: bytes(v) if isinstance(v, memoryview) else v for name, v in found.items()}
+        names = (column[0] for column in self._cursor.description)
+        return {
+            name: bytes(value) if isinstance(value, memoryview) else value
+            for name, value in zip(names, found[0], strict=True)
+        }
 
-    def run_many(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
-        """Runs one statement for each row."""
-        if rows:
-            self._connection.exec_driver_sql(self._text(statement), rows)
+    def insert(self, into: str, rows: Sequence[tuple[Any, ...]], otherwise: str = "") -> None:
+        """Adds all rows by one statement; row by row is most of what many small rows cost."""
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            some = rows[start : start + _ROWS_AT_ONCE]
+            marks = ", ".join([f"({places(len(some[0]))})"] * len(some))
+            self._execute(f"{into} VALUES {marks} {otherwise}", tuple(chain.from_iterable(some)))
 
-    def _text(self, statement: str) -> str:
-        return statement if self._sqlite else statement.replace("?", "%s")
+    def _execute(self, statement: str, values: tuple[Any, ...]) -> None:
+        self._cursor.execute(statement if self._sqlite else statement.replace("?", "%s"), values)
+
+
+def places(number: int) -> str:
+    """So many `?`, for a row or a list."""
+    return ", ".join("?" * number)
 
 
 class Database:
@@ -135,14 +154,27 @@ class Database:
     @contextmanager
     def write_plain(self) -> Iterator[Plain]:
         """A write transaction without the mapper: for what happens many times a second."""
-        with self._writing.begin() as connection:
-            yield Plain(connection, sqlite=self.is_sqlite)
+        with self._toolkit_errors(), self._writing.begin() as connection:
+            yield self._plain(connection)
 
     @contextmanager
     def read_plain(self) -> Iterator[Plain]:
         """One consistent look, as plain."""
-        with self.engine.connect() as connection:
-            yield Plain(connection, sqlite=self.is_sqlite)
+        with self._toolkit_errors(), self.engine.connect() as connection, connection.begin():
+            yield self._plain(connection)
+
+    def _plain(self, connection: Connection) -> Plain:
+        return Plain(connection.connection.cursor(), sqlite=self.is_sqlite)
+
+    @contextmanager
+    def _toolkit_errors(self) -> Iterator[None]:
+        """Errors of the driver come as those of the toolkit, whichever way a statement went."""
+        dialect = self.engine.dialect
+        family = dialect.loaded_dbapi.Error
+        try:
+            yield
+        except family as error:
+            raise DBAPIError.instance(None, None, error, family, dialect=dialect) from error
 
     def put(self, row: Table, *, newer: str | None = None) -> None:
         """Stores a row in place of the one with its key, also while others put the same; the last one wins.

@@ -9,6 +9,7 @@ from worker.ledger.base import SCHEMA_VERSION, Database, check_version
 from worker.ledger.cancels import Cancels
 from worker.ledger.chunks import Chunks
 from worker.ledger.claims import Claims
+from worker.ledger.jobs import Jobs
 from worker.ledger.keyvalues import KeyValues
 from worker.ledger.offers import Offers
 from worker.ledger.openings import Openings
@@ -44,6 +45,7 @@ class Ledger:
         self.orders = Orders(self.database)
         self.acceptance = Acceptance(self.database, turn)
         self.signing = Signing(self.database)
+        self.jobs = Jobs(self.database)
         self.chunks = Chunks(self.database)
         self.cancels = Cancels(self.database)
         self.receipts = Receipts(self.database)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Column, Integer
-from sqlmodel import Field, col, select
+from sqlmodel import Field
 
-from worker.ledger.base import Database, Table, blob
-from worker.ledger.orders import OrderState
+from worker.ledger.base import Database, Plain, Table, blob
 
 
 class ChunkRow(Table, table=True):
@@ -52,11 +51,8 @@ class News:
     ended: bool
 
 
-_RUNNING: Final = "SELECT order_hash FROM job_order WHERE worker = ? AND state = ?"
-_ADD: Final = (
-    "INSERT INTO chunk (order_hash, place, body, token_ids) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
-)
 _FROM: Final = "SELECT place, body FROM chunk WHERE order_hash = ? AND place >= ? ORDER BY place"
+_OF: Final = "SELECT place, body, token_ids FROM chunk WHERE order_hash = ? ORDER BY place"
 _ENDED: Final = "SELECT 1 FROM receipt WHERE order_hash = ?"
 
 
@@ -65,19 +61,6 @@ class Chunks:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-
-    def add(self, chunks: Sequence[NewChunk], worker: str) -> set[bytes]:
-        """Stores chunks of orders this worker holds; gives the orders it no longer holds.
-
-        A chunk that is there already stays as it is: the first bytes are the ones that left.
-        """
-        hashes = {chunk.order_hash for chunk in chunks}
-        with self._database.write_plain() as plain:
-            running = plain.rows(_RUNNING, (worker, OrderState.RUNNING.value))
-            mine = hashes & {bytes(row[0]) for row in running}
-            # One statement for all: row by row this is most of what a streaming node's ledger costs.
-            plain.run_many(_ADD, [_row(chunk) for chunk in chunks if chunk.order_hash in mine])
-        return hashes - mine
 
     def news(self, places: Mapping[bytes, int]) -> list[News]:
         """For each order what is stored from this index on, and whether its receipt is there, too."""
@@ -92,19 +75,15 @@ class Chunks:
                     found.append(News(order_hash=order_hash, bodies=bodies, ended=ended))
         return found
 
-    def of(self, order_hash: bytes, first: int = 0) -> list[HeldChunk]:
-        """Chunks of an order from index `first` on, in order."""
-        query = (
-            select(ChunkRow)
-            .where(ChunkRow.order_hash == order_hash, ChunkRow.place >= first)
-            .order_by(col(ChunkRow.place))
-        )
-        with self._database.read() as session:
-            return [
-                HeldChunk(index=row.place, body=row.body, token_ids=tuple(json.loads(row.token_ids)))
-                for row in session.exec(query)
-            ]
+    def of(self, order_hash: bytes) -> list[HeldChunk]:
+        """Chunks of an order, in order."""
+        with self._database.read_plain() as plain:
+            return chunks_of(plain, order_hash)
 
 
-def _row(chunk: NewChunk) -> tuple[object, ...]:
-    return (chunk.order_hash, chunk.index, chunk.body, json.dumps(chunk.token_ids))
+def chunks_of(plain: Plain, order_hash: bytes) -> list[HeldChunk]:
+    """Chunks of an order, in order."""
+    return [
+        HeldChunk(index=int(place), body=bytes(body), token_ids=tuple(json.loads(token_ids)))
+        for place, body, token_ids in plain.rows(_OF, (order_hash,))
+    ]

@@ -10,8 +10,7 @@ from typing import Final
 from sqlalchemy import UniqueConstraint, func, update
 from sqlmodel import Field, col, select
 
-from marketplace.protocol.errors import ErrorCode, LostRace
-from worker.ledger.base import Database, Table, big, blob
+from worker.ledger.base import Database, Table, big, blob, places
 
 
 class OrderState(StrEnum):
@@ -87,10 +86,10 @@ class HeldOrder:
     task_sent_at_ms: int = 0
 
 
-_CLAIM: Final = (
-    "UPDATE job_order SET state = ?, worker = ?, worker_lease_until_ms = ?, attempts = attempts + 1"
-    " WHERE order_hash = ? AND state IN (?, ?) AND worker_lease_until_ms <= ?"
+_RENEW: Final = (
+    "UPDATE job_order SET worker_lease_until_ms = ? WHERE worker = ? AND state = ? AND order_hash IN"
 )
+_LEASES: Final = "RETURNING order_hash, gateway_lease_until_ms"
 ORDER: Final = "SELECT * FROM job_order WHERE order_hash = ?"
 
 
@@ -112,29 +111,15 @@ class Orders:
         with self._database.read() as session:
             return session.exec(query).first()
 
-    def claim(self, order_hash: bytes, worker: str, *, now_ms: int, until_ms: int) -> HeldOrder:
-        """Takes the worker lease and counts the attempt.
-
-        Raises:
-            LostRace: unknown, finished, or leased to a process that may still live.
-        """
-        values = (OrderState.RUNNING.value, worker, until_ms, order_hash, *UNFINISHED, now_ms)
-        with self._database.write_plain() as plain:
-            if plain.run(_CLAIM, values) != 1:
-                raise LostRace(ErrorCode.LEASE_LOST, "order is finished, or another process works on it")
-            return HeldOrder(**plain.row(ORDER, (order_hash,)) or {})
-
     def renew(self, worker: str, hashes: Iterable[bytes], *, until_ms: int) -> dict[bytes, int]:
         """Renews this worker's leases; gives the gateway's lease end of each it still holds."""
-        mine = (
-            col(OrderRow.order_hash).in_(list(hashes)),
-            col(OrderRow.worker) == worker,
-            col(OrderRow.state) == OrderState.RUNNING.value,
-        )
-        with self._database.write() as session:
-            session.exec(update(OrderRow).where(*mine).values(worker_lease_until_ms=until_ms))
-            rows = session.exec(select(OrderRow.order_hash, OrderRow.gateway_lease_until_ms).where(*mine))
-            return {order_hash: lease for order_hash, lease in rows}  # noqa: C416 - rows are not tuples
+        wanted = tuple(hashes)
+        if not wanted:
+            return {}
+        values = (until_ms, worker, OrderState.RUNNING.value, *wanted)
+        with self._database.write_plain() as plain:
+            kept = plain.rows(f"{_RENEW} ({places(len(wanted))}) {_LEASES}", values)
+        return {bytes(order_hash): int(lease) for order_hash, lease in kept}
 
     def release(self, worker_prefix: str, order_hash: bytes | None = None) -> list[bytes]:
         """Frees leases of processes that are dead for certain, or one's own; gives the orders freed."""

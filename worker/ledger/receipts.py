@@ -71,10 +71,10 @@ class HeldReceipt:
     status: int
     chunks: int
     signed_at_ms: int
-    sent_at_ms: int | None
-    delivered_at_ms: int | None
-    waived: bool
-    open: bool
+    sent_at_ms: int | None = None
+    delivered_at_ms: int | None = None
+    waived: bool = False
+    open: bool = True
 
 
 RECEIPT: Final = "SELECT * FROM receipt WHERE order_hash = ?"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Final
 
 from sqlalchemy.exc import IntegrityError
 
 from marketplace.protocol.errors import ErrorCode, LostRace
-from worker.ledger.base import Database
+from worker.ledger.base import Database, Plain
 from worker.ledger.orders import ORDER, HeldOrder, OrderState
 from worker.ledger.receipts import RECEIPT, HeldReceipt, SignedReceipt, plain_receipt
 
@@ -53,21 +52,7 @@ class Signing:
         """
         try:
             with self._database.write_plain() as plain:
-                stored = plain.row(RECEIPT, (order_hash,))
-                if stored is not None:
-                    return plain_receipt(stored)
-                found = plain.row(ORDER, (order_hash,))
-                order = HeldOrder(**found) if found else None
-                if order is None or not _may_sign(order, worker, now_ms):
-                    raise LostRace(ErrorCode.LEASE_LOST, "another process may be finishing this order")
-                made = make(order, [bytes(row[0]) for row in plain.rows(_BODIES, (order_hash,))])
-                fields = asdict(made)
-                if made.trace:
-                    plain.run(_KEEP, (order_hash, made.trace))
-                values = (order_hash, order.session_id, order.seq, *(fields[name] for name in _MADE))
-                plain.run(_ADD, (*values, False, True))
-                plain.run(_END, (OrderState.RECEIPTED.value, order_hash))
-                return plain_receipt(plain.row(RECEIPT, (order_hash,)) or {})
+                return end(plain, order_hash, worker, make, now_ms=now_ms)
         except IntegrityError as error:
             raise LostRace(ErrorCode.LEASE_LOST, "another process finished this order first") from error
 
@@ -76,6 +61,26 @@ class Signing:
         with self._database.write_plain() as plain:
             if plain.run(_DELIVERED, (now_ms, order_hash)):
                 plain.run(_END, (OrderState.DELIVERED.value, order_hash))
+
+
+def end(
+    plain: Plain, order_hash: bytes, worker: str | None, make: MakeReceipt, *, now_ms: int
+) -> HeldReceipt:
+    """As `Signing.once`, inside a transaction; nothing is changed when it raises `LostRace`."""
+    stored = plain.row(RECEIPT, (order_hash,))
+    if stored is not None:
+        return plain_receipt(stored)
+    found = plain.row(ORDER, (order_hash,))
+    order = HeldOrder(**found) if found else None
+    if order is None or not _may_sign(order, worker, now_ms):
+        raise LostRace(ErrorCode.LEASE_LOST, "another process may be finishing this order")
+    made = make(order, [bytes(row[0]) for row in plain.rows(_BODIES, (order_hash,))])
+    fields = {name: getattr(made, name) for name in _MADE}
+    if made.trace:
+        plain.run(_KEEP, (order_hash, made.trace))
+    plain.run(_ADD, (order_hash, order.session_id, order.seq, *fields.values(), False, True))
+    plain.run(_END, (OrderState.RECEIPTED.value, order_hash))
+    return HeldReceipt(order_hash=order_hash, session_id=order.session_id, seq=order.seq, **fields)
 
 
 def _may_sign(order: HeldOrder, worker: str | None, now_ms: int) -> bool:

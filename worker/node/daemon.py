@@ -102,11 +102,7 @@ class Daemon:
                         (run_dir / "daemon.json").unlink(missing_ok=True)
 
     async def _serve(self, node_id: int, epoch: int, broker_url: str, broker: Broker | None) -> None:
-        queue = TaskQueue(
-            broker_url,
-            self._options.queue,
-            visibility_timeout_seconds=self._options.visibility_timeout_seconds,
-        )
+        queue = TaskQueue(broker_url, self._options.queue)
         children = {role: self._child(role, broker_url) for role in (INFER, SETTLE)}
         try:
             for child in children.values():

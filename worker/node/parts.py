@@ -51,7 +51,6 @@ class DaemonOptions:
     offer_valid_seconds: int
     grace_seconds: int
     session_max_age_ms: int
-    visibility_timeout_seconds: int
     spare_worker: bool
     start_seconds: int
     stop_seconds: int

@@ -17,20 +17,17 @@ _SEND_RETRIES: Final = {"max_retries": 2, "interval_start": 0.05, "interval_step
 log = get_logger(__name__)
 
 
-def configure(app: Celery, *, visibility_timeout_seconds: int) -> None:
+def configure(app: Celery) -> None:
     """Sets what every process of a node must agree on.
 
-    The result backend is off: results live in the ledger. A redelivery while the first task still runs is
-    harmless, because the ledger's lease decides who works.
+    The result backend is off: results live in the ledger. So does who works on what: a task says only that
+    there is an order, and one that gets lost is sent again.
     """
     options: dict[str, Any] = {}
     if str(app.conf.broker_url).startswith(("redis", "rediss")):
-        options = {
-            "visibility_timeout": visibility_timeout_seconds,
-            # Without these two, what a killed worker held comes back only after minutes (kombu 5.7).
-            "unacked_restore_interval": 1,
-            "unacked_restore_throttle": 1,
-        }
+        # What a worker took and has not acknowledged would be kept a second time, in the broker: dear with
+        # every task, and of use only after a time-out that is longer than ours.
+        options = {"ack_emulation": False}
     app.conf.update(
         accept_content=["json"],
         task_serializer="json",
@@ -55,11 +52,11 @@ def configure(app: Celery, *, visibility_timeout_seconds: int) -> None:
 class TaskQueue:
     """Sends the node's tasks. Losing one is harmless: the reconciler sends it again."""
 
-    def __init__(self, broker_url: str, queue: str, *, visibility_timeout_seconds: int) -> None:
+    def __init__(self, broker_url: str, queue: str) -> None:
         self._queue = queue
         self.broker_url = broker_url
         self._app = Celery("wattline-node", broker=broker_url, set_as_current=False)
-        configure(self._app, visibility_timeout_seconds=visibility_timeout_seconds)
+        configure(self._app)
 
     def execute(self, order_hash: bytes, trace_id: str) -> bool:
         """Asks an infer process to do an accepted order; False when the broker does not answer."""

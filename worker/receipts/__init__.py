@@ -1,7 +1,7 @@
 """From finished work to a receipt that is signed once, and the hint that something is there to deliver."""
 
 from worker.receipts.build import Work, failed_work
-from worker.receipts.desk import ReceiptDesk
+from worker.receipts.desk import ReceiptDesk, note_signed
 from worker.receipts.leases import Hold, LeaseKeeper, LeaseLapsed
 from worker.receipts.slots import Slots, Stopping
 from worker.receipts.spool import ChunkSpool
@@ -16,4 +16,5 @@ __all__ = [
     "Stopping",
     "Work",
     "failed_work",
+    "note_signed",
 ]

@@ -13,7 +13,7 @@ from marketplace.protocol.signing import Signer
 from marketplace.protocol.trace import encode_blocks
 from marketplace.telemetry.logs import get_logger
 from marketplace.telemetry.names import Log
-from worker.ledger import HeldOrder, HeldReceipt, Ledger, SignedReceipt
+from worker.ledger import HeldOrder, HeldReceipt, Ledger, MakeReceipt, SignedReceipt
 from worker.receipts.build import Work, build, failed_work, without_lease
 
 _MOST_OFFERS: Final = 256
@@ -31,34 +31,30 @@ class ReceiptDesk:
         self._now_ms = now_ms
         self._offers: dict[bytes, Offer] = {}
 
-    def sign(
-        self, order_hash: bytes, worker: str | None, work: Work, known: HeldOrder | None = None
-    ) -> HeldReceipt:
-        """The order's receipt: the stored one, else one for this work. `known` is the order, if at hand.
+    def sign(self, order_hash: bytes, worker: str | None, work: Work) -> HeldReceipt:
+        """The order's receipt: the stored one, else one for this work.
 
         Work whose gateway lease has lapsed is signed as failed, with amount 0.
 
         Raises:
             LostRace: unknown order, or another process holds the worker lease.
         """
-        order = known or self._ledger.orders.get(order_hash)
+        order = self._ledger.orders.get(order_hash)
         if order is None:
             raise LostRace(ErrorCode.UNKNOWN_JOB, f"no order {to_hex(order_hash)} here")
+        make = self.maker(order, work)
+        receipt = self._ledger.signing.once(order_hash, worker, make, now_ms=self._now_ms())
+        note_signed(order, receipt, work)
+        return receipt
+
+    def maker(self, order: HeldOrder, work: Work) -> MakeReceipt:
+        """What signs for this work inside the transaction that stores it; made before that begins."""
         offer = self._offer(order.offer_hash)
 
         def make(held: HeldOrder, bodies: Sequence[bytes]) -> SignedReceipt:
             return self._make(held, offer, bodies, work)
 
-        receipt = self._ledger.signing.once(order_hash, worker, make, now_ms=self._now_ms())
-        log.info(
-            Log.RECEIPT_SIGNED,
-            order_hash=to_hex(order_hash),
-            trace_id=order.trace_id,
-            status=receipt.status,
-            amount_atoms=receipt.amount_atoms,
-            finish=work.finish,
-        )
-        return receipt
+        return make
 
     def fail(self, order_hash: bytes, worker: str | None, reason: str) -> HeldReceipt:
         """Ends an order with a status-0 receipt. Raises as `sign`."""
@@ -84,10 +80,11 @@ class ReceiptDesk:
         now_ms = self._now_ms()
         honest = without_lease(work, held.gateway_lease_until_ms, now_ms)
         receipt, annex = build(held, offer, offer.model_id, bodies, honest)
+        digest = receipt.digest(self._domain)
         return SignedReceipt(
-            digest=receipt.digest(self._domain),
+            digest=digest,
             message=receipt.encode(),
-            signature=self._signer.sign(receipt, self._domain),
+            signature=self._signer.sign_digest(digest),
             annex=annex,
             amount_atoms=receipt.amount_atoms,
             status=receipt.status,
@@ -95,3 +92,15 @@ class ReceiptDesk:
             trace=encode_blocks(honest.trace) if honest.trace else b"",
             signed_at_ms=now_ms,
         )
+
+
+def note_signed(order: HeldOrder, receipt: HeldReceipt, work: Work) -> None:
+    """Logs a receipt that is stored."""
+    log.info(
+        Log.RECEIPT_SIGNED,
+        order_hash=to_hex(order.order_hash),
+        trace_id=order.trace_id,
+        status=receipt.status,
+        amount_atoms=receipt.amount_atoms,
+        finish=work.finish,
+    )

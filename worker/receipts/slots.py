@@ -15,7 +15,9 @@ class Slots:
     def __init__(self, number: int) -> None:
         self._free = self.number = number
         self._closed = False
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        # Apart, so that a place given back wakes one of those who wait for one.
+        self._one_free, self._all_free = threading.Condition(lock), threading.Condition(lock)
 
     @property
     def taken(self) -> int:
@@ -28,25 +30,27 @@ class Slots:
         Raises:
             Stopping: the places are closed.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._free > 0)
+        with self._one_free:
+            self._one_free.wait_for(lambda: self._closed or self._free > 0)
             if self._closed:
                 raise Stopping
             self._free -= 1
 
     def leave(self) -> None:
         """Gives a place back."""
-        with self._changed:
+        with self._one_free:
             self._free += 1
-            self._changed.notify_all()
+            self._one_free.notify()
+            if self._free == self.number:
+                self._all_free.notify_all()
 
     def close(self) -> None:
         """Sends away who waits and who comes. Idempotent."""
-        with self._changed:
+        with self._one_free:
             self._closed = True
-            self._changed.notify_all()
+            self._one_free.notify_all()
 
     def empty(self, *, timeout_seconds: float) -> bool:
         """Waits until no place is taken; False when that takes too long."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._free == self.number, timeout_seconds)
+        with self._all_free:
+            return self._all_free.wait_for(lambda: self._free == self.number, timeout_seconds)

@@ -12,11 +12,12 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from marketplace.protocol.errors import BadRequest, Broken, LostRace
 from marketplace.protocol.transactions import TxRecord, TxState
 from tests.worker.support import GATEWAY, KEY, Bench
-from worker.ledger import HeldClaim, HeldOpening, HeldSession, Ledger, OrderState
+from worker.ledger import DatabaseFailed, HeldClaim, HeldOpening, HeldSession, Ledger, NewChunk, OrderState
 
 POSTGRES = "WATT_TEST_POSTGRES_URL"
 _numbers = itertools.count()
@@ -184,23 +185,54 @@ def test_processes_create_and_write_one_ledger_at_once(tmp_path: Path) -> None:
 
 def test_claim_is_refused_while_a_lease_stands_and_counts_attempts(bench: Bench) -> None:
     order_hash, now_ms = bench.take(), bench.clock.ms
-    orders = bench.ledger.orders
-    assert orders.claim(order_hash, "a", now_ms=now_ms, until_ms=now_ms + 10).attempts == 1
+    jobs = bench.ledger.jobs
+    assert jobs.take_up(order_hash, "a", now_ms=now_ms, until_ms=now_ms + 10).order.attempts == 1
     with pytest.raises(LostRace):
-        orders.claim(order_hash, "b", now_ms=now_ms + 9, until_ms=now_ms + 20)
-    assert orders.claim(order_hash, "b", now_ms=now_ms + 10, until_ms=now_ms + 20).attempts == 2
+        jobs.take_up(order_hash, "b", now_ms=now_ms + 9, until_ms=now_ms + 20)
+    assert jobs.take_up(order_hash, "b", now_ms=now_ms + 10, until_ms=now_ms + 20).order.attempts == 2
+
+
+def test_claim_brings_what_earlier_attempts_left(bench: Bench) -> None:
+    order_hash, now_ms = bench.take(), bench.clock.ms
+    first = bench.ledger.jobs.take_up(order_hash, "a", now_ms=now_ms, until_ms=now_ms + 10)
+    assert (first.chunks, first.cancelled) == ((), False)
+    # More than one statement takes.
+    chunks = [
+        NewChunk(order_hash=order_hash, index=i, body=b"%d" % i, token_ids=(i, i + 1)) for i in range(1_234)
+    ]
+    with bench.ledger.jobs.page("a") as page:
+        assert page.add(chunks) == set()
+    with bench.ledger.jobs.page("b") as page:
+        assert page.add(chunks) == {order_hash}
+    bench.ledger.cancels.ask(order_hash, now_ms=now_ms)
+    second = bench.ledger.jobs.take_up(order_hash, "b", now_ms=now_ms + 10, until_ms=now_ms + 20)
+    assert second.cancelled
+    assert [(one.index, one.body, one.token_ids) for one in second.chunks] == [
+        (one.index, one.body, one.token_ids) for one in chunks
+    ]
+
+
+def test_broken_transaction_leaves_nothing_and_says_so_as_the_toolkit_does(ledger: Ledger) -> None:
+    with pytest.raises(IntegrityError), ledger.database.write_plain() as plain:
+        plain.insert("INSERT INTO cancel (order_hash, asked_at_ms)", [(b"a", 1), (b"b", 2), (b"a", 3)])
+    assert ledger.cancels.among([b"a", b"b"]) == set()
+    with pytest.raises(DatabaseFailed), ledger.database.read_plain() as plain:
+        plain.rows("SELECT * FROM nowhere WHERE name = ?", ("x",))
+    ledger.cancels.ask(b"b", now_ms=1)
+    assert ledger.cancels.among([b"a", b"b"]) == {b"b"}
+    assert ledger.cancels.among([]) == set()
 
 
 def test_unknown_order_cannot_be_claimed(bench: Bench) -> None:
     with pytest.raises(LostRace):
-        bench.ledger.orders.claim(b"\x00" * 32, "a", now_ms=1, until_ms=2)
+        bench.ledger.jobs.take_up(b"\x00" * 32, "a", now_ms=1, until_ms=2)
 
 
 def test_lease_of_a_dead_process_is_freed_by_its_name_alone(bench: Bench) -> None:
     first, second = bench.take(1), bench.take(2)
     orders, now_ms = bench.ledger.orders, bench.clock.ms
-    orders.claim(first, "host_a-infer-12-x", now_ms=now_ms, until_ms=now_ms + 10)
-    orders.claim(second, "host_a-infer-123-x", now_ms=now_ms, until_ms=now_ms + 10)
+    bench.ledger.jobs.take_up(first, "host_a-infer-12-x", now_ms=now_ms, until_ms=now_ms + 10)
+    bench.ledger.jobs.take_up(second, "host_a-infer-123-x", now_ms=now_ms, until_ms=now_ms + 10)
     assert orders.release("host_a-infer-12-") == [first]
     held = orders.get(first)
     assert held is not None

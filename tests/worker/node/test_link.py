@@ -59,7 +59,6 @@ class Linked:
             offer_valid_seconds=600,
             grace_seconds=900,
             session_max_age_ms=30_000,
-            visibility_timeout_seconds=60,
             spare_worker=False,
             start_seconds=1,
             stop_seconds=1,
@@ -89,11 +88,11 @@ class Linked:
     def finish(self, order_hash: bytes, chunks: int = 2) -> None:
         """Does an order: stores chunks and signs."""
         clock, ledger = self.bench.clock, self.bench.ledger
-        ledger.orders.claim(order_hash, "me", now_ms=clock.ms, until_ms=clock.ms + 1_000)
-        ledger.chunks.add(
-            [NewChunk(order_hash=order_hash, index=i, body=b"{}", token_ids=(i,)) for i in range(chunks)],
-            "me",
-        )
+        ledger.jobs.take_up(order_hash, "me", now_ms=clock.ms, until_ms=clock.ms + 1_000)
+        with ledger.jobs.page("me") as page:
+            page.add(
+                [NewChunk(order_hash=order_hash, index=i, body=b"{}", token_ids=(i,)) for i in range(chunks)]
+            )
         self.bench.desk.sign(order_hash, "me", self.bench.work())
 
     async def state(self, order_hash: bytes) -> str:
@@ -338,7 +337,7 @@ async def test_cancel_of_a_running_order_is_left_to_its_worker(bench: Bench) -> 
         await node.gateway.send(node.frame())
         order_hash = (await node.gateway.wait_for(wire.Accepted))[0].order_hash
         clock = bench.clock
-        bench.ledger.orders.claim(order_hash, "me", now_ms=clock.ms, until_ms=clock.ms + 1_000)
+        bench.ledger.jobs.take_up(order_hash, "me", now_ms=clock.ms, until_ms=clock.ms + 1_000)
         await node.gateway.send(wire.Cancel(order_hash=order_hash))
         await node.gateway.send(wire.Cancel(order_hash=order_hash))
         while not await asyncio.to_thread(bench.ledger.cancels.among, [order_hash]):  # noqa: ASYNC110

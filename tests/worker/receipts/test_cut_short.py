@@ -13,6 +13,7 @@ from tests.worker.support import Bench, TinyEngine, TinyRunning, chat_payload
 from worker.execute import Executor
 from worker.inference.engine import Chunk, Emit, EngineJob, Outcome, Sink
 from worker.ledger import NewChunk, OrderState
+from worker.ledger.jobs import Page
 from worker.metering import Reading
 from worker.receipts import ChunkSpool, Stopping
 
@@ -120,7 +121,7 @@ def test_process_that_stops_takes_no_order(bench: Bench) -> None:
 def test_chunks_of_all_jobs_share_one_transaction(bench: Bench) -> None:
     orders = [bench.take(seq) for seq in (1, 2, 3)]
     for order_hash in orders:
-        bench.ledger.orders.claim(order_hash, "me", now_ms=bench.clock.ms, until_ms=bench.clock.ms + 9)
+        bench.ledger.jobs.take_up(order_hash, "me", now_ms=bench.clock.ms, until_ms=bench.clock.ms + 9)
     told: list[list[bytes]] = []
     stored = threading.Event()
     spool = ChunkSpool(bench.ledger, "me", lambda hashes: told.append(list(hashes)), every_ms=0)
@@ -144,7 +145,7 @@ def test_full_disk_costs_the_jobs_of_that_moment_their_lease_and_no_more(
 
     run = executor(bench, TinyEngine())
     with monkeypatch.context() as broken:
-        broken.setattr(bench.ledger.chunks, "add", full)
+        broken.setattr(Page, "add", full)
         run.execute(order_hash)
     assert bench.ledger.receipts.get(order_hash) is None
     run.execute(next_hash)

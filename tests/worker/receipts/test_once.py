@@ -329,7 +329,7 @@ def test_seed_of_the_request_wins_over_the_derived_one(bench: Bench) -> None:
 
 def test_chunk_of_an_order_held_by_another_is_refused(bench: Bench) -> None:
     order_hash = bench.take()
-    bench.ledger.orders.claim(order_hash, "somebody", now_ms=bench.clock.ms, until_ms=bench.clock.ms + 9)
+    bench.ledger.jobs.take_up(order_hash, "somebody", now_ms=bench.clock.ms, until_ms=bench.clock.ms + 9)
     told: list[bytes] = []
     lost: list[bytes] = []
     spool = ChunkSpool(bench.ledger, "me", told.extend)
@@ -351,7 +351,7 @@ def test_chunk_is_stored_before_it_is_announced(bench: Bench) -> None:
 
 def test_daemon_may_not_end_an_order_a_worker_holds(bench: Bench) -> None:
     order_hash = bench.take()
-    bench.ledger.orders.claim(
+    bench.ledger.jobs.take_up(
         order_hash, "somebody", now_ms=bench.clock.ms, until_ms=bench.clock.ms + LEASE_MS
     )
     with pytest.raises(LostRace):
@@ -361,10 +361,10 @@ def test_daemon_may_not_end_an_order_a_worker_holds(bench: Bench) -> None:
 def test_worker_learns_that_its_lease_is_gone(bench: Bench) -> None:
     order_hash = bench.take()
     keeper = LeaseKeeper(bench.ledger, "me", bench.clock, lease_ms=LEASE_MS)
-    order = bench.ledger.orders.claim(
+    taken = bench.ledger.jobs.take_up(
         order_hash, "me", now_ms=bench.clock.ms, until_ms=bench.clock.ms + LEASE_MS
     )
-    hold = keeper.hold(order)
+    hold = keeper.hold(taken.order)
     keeper.renew()
     hold.check(bench.clock.ms)
     bench.ledger.orders.release("me")
