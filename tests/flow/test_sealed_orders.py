@@ -10,6 +10,7 @@ import pytest
 
 from marketplace.client.envelope import opened_bundle
 from marketplace.client.verify import verify_receipt
+from marketplace.keeper.clockwork import Clockwork
 from marketplace.protocol import merkle, sealing, wire
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Order
@@ -157,7 +158,7 @@ async def test_deleted_sealed_job_leaves_no_sealed_bytes(tmp_path):
 
         assert await g.market.read(kept) == (base64.b64decode(body["sealed"]), 3, MAGIC)
         g.clock.now_ms += 301_000
-        await g.tick()
+        await Clockwork(g.market).forget()
         assert await g.market.read(kept) == (b"", 0, b"")
         assert (await g.http.get(f"/v1/jobs/{job_id}")).json()["deletion"] is not None
 

@@ -58,7 +58,7 @@ async def test_stock_client_buys_sealed_and_reads_its_receipt_in_plain(
         ({"model": "tiny-chat", "input": [WORDS]}, {"input": 19, "output": 0}),
         (
             {"model": "tiny-chat", "task": "rerank", "body": {"query": WORDS, "documents": ["a"]}},
-            {"input": 24, "output": 0},
+            {"input": 84, "output": 0},
         ),
         (
             {"model": "tiny-chat", "task": "chat", "units": {"input": 7, "output": 1}},
