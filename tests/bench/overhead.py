@@ -76,13 +76,12 @@ class Bare:
 
 @contextmanager
 def bare(model: Path) -> Iterator[Bare]:
-    """Runs it for the block."""
+    """Runs it for the block; it ends when nothing more can come."""
     command = [sys.executable, "-m", "tests.bench.overhead", "--bare", str(model)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
     ) as process:
         yield Bare(process)
-        # It ends when nothing more can come.
 
 
 class Pieces:

@@ -199,6 +199,8 @@ class ChunkSpool:
 
     def _pause_seconds(self) -> float:
         """Up to twice as long with many jobs: each has news now and then only, and commits are dear."""
+        if not self._shared:
+            return 0
         return self._every_ms * (1 + min(1, self._shared / _MANY)) / 1000
 
     def _store(

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -201,16 +202,22 @@ def test_claim_is_stored_with_what_else_there_is(bench: Bench) -> None:
     assert spooled.told == [[running.order_hash, ending.order_hash]]
 
 
-def test_claim_does_not_wait_for_the_pause_to_end(bench: Bench) -> None:
-    spool = ChunkSpool(bench.ledger, ME, lambda _: None, every_ms=3_600_000)
+def test_neither_a_claim_nor_the_first_chunk_after_one_waits_for_a_pause(bench: Bench) -> None:
+    told: SimpleQueue[list[bytes]] = SimpleQueue()
+    spool = ChunkSpool(bench.ledger, ME, lambda hashes: told.put(list(hashes)), every_ms=3_600_000)
     spool.start()
     now_ms = bench.clock.ms
     try:
-        for seq in (1, 2, 3):
+        for seq in (1, 2):
             order_hash = bench.take(seq)
-            assert (
-                spool.take_up(order_hash, now_ms=now_ms, until_ms=now_ms + 9).order.order_hash == order_hash
-            )
+            taken = spool.take_up(order_hash, now_ms=now_ms, until_ms=now_ms + 9)
+            assert taken.order.order_hash == order_hash
+        spool.put(NewChunk(order_hash=order_hash, index=0, body=b"{}", token_ids=()))
+        assert told.get(timeout=9) == [order_hash]
+        # In the pause that follows there is no waiting for a claim either; the next chunk goes with it.
+        spool.put(NewChunk(order_hash=order_hash, index=1, body=b"{}", token_ids=()))
+        spool.take_up(bench.take(3), now_ms=now_ms, until_ms=now_ms + 9)
+        assert told.get(timeout=9) == [order_hash]
     finally:
         spool.stop()
 
