@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Final
 
@@ -32,8 +31,8 @@ from worker.metering import EnergySource, StepMeter, cpu_clock
 from worker.models import ModelDir
 from worker.proofs.device import device_class
 
-# Inputs of so many batches are sorted together; more would let late jobs wait on long rounds.
-_BATCHES_A_ROUND: Final = 4
+# Among the inputs of so many batches, the oldest finds its like.
+_BATCHES_SEEN: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +179,11 @@ class Job:
 Place = tuple[Job, int]
 
 
+def _cost(place: Place) -> int:
+    job, index = place
+    return job.items[index].cost
+
+
 class Batcher:
     """Computes for many jobs at once; a `Stepper`."""
 
@@ -197,7 +201,7 @@ class Batcher:
         self._budget = budget
         self._meter = meter
         self._pace = Pace(now_ms)
-        self._waiting: deque[Place] = deque()
+        self._waiting: list[Place] = []
         self._choose_threads = not threads
         self.threads = threads or 1
 
@@ -219,20 +223,19 @@ class Batcher:
         self._waiting.extend((job, index) for index in range(job.sent, len(job.items)))
 
     def step(self) -> bool:
-        """Computes the next round of inputs and sends what is complete."""
+        """Computes the next batch of inputs and sends what is complete."""
         self._leave()
+        if not self._waiting:
+            return False
         self._pace.start()
-        jobs: dict[Job, None] = {}
-        for batch in self._batches(self._round()):
-            mark = self._meter.start()
-            results = self._task.compute([job.items[index].data for job, index in batch])
-            for (job, index), result in zip(batch, results, strict=True):
-                job.results[index] = result
-                jobs[job] = None
-            shares = [(job.ticket.tally, job.items[index].cost) for job, index in batch]
-            self._meter.finish(mark, shares)
+        batch = self._batch()
+        mark = self._meter.start()
+        results = self._task.compute([job.items[index].data for job, index in batch])
+        for (job, index), result in zip(batch, results, strict=True):
+            job.results[index] = result
+        self._meter.finish(mark, [(job.ticket.tally, job.items[index].cost) for job, index in batch])
         self._pace.finish()
-        for job in jobs:
+        for job in {job: None for job, _ in batch}:
             self._send(job)
         return bool(self._waiting)
 
@@ -254,32 +257,30 @@ class Batcher:
                 self._end(job, "cancelled")
             elif self._pace.is_late(job.ticket.job.stop_at_ms):
                 self._end(job, "deadline")
-        self._waiting = deque((job, i) for job, i in self._waiting if not (job.ended or job.ticket.cancelled))
+        self._waiting = [(job, i) for job, i in self._waiting if not (job.ended or job.ticket.cancelled)]
 
-    def _round(self) -> list[Place]:
-        """First come, first served, a few batches' worth."""
-        taken: list[Place] = []
-        cost = 0
-        while self._waiting and (not taken or cost < self._budget * _BATCHES_A_ROUND):
-            job, index = self._waiting.popleft()
-            cost += job.items[index].cost
-            taken.append((job, index))
-        return taken
-
-    def _batches(self, places: list[Place]) -> Iterator[list[Place]]:
+    def _batch(self) -> list[Place]:
+        """The oldest input, and those nearest to its cost among the next."""
+        seen: list[Place] = []
+        total = 0
+        for place in self._waiting:
+            if total >= self._budget * _BATCHES_SEEN:
+                break
+            seen.append(place)
+            total += _cost(place)
+        own = _cost(seen[0])
         batch: list[Place] = []
-        last = total = 0
-        for job, index in sorted(places, key=lambda place: place[0].items[place[1]].cost):
-            cost = job.items[index].cost
-            # Sorted, so the new item is the largest and sets the padded size of all.
-            after = (len(batch) + 1) * cost if self._task.padded else total + cost
-            if batch and (after > self._budget or (self._task.uniform and cost != last)):
-                yield batch
-                batch, total = [], 0
-            batch.append((job, index))
-            last, total = cost, total + cost
-        if batch:
-            yield batch
+        largest = total = 0
+        for place in sorted(seen, key=lambda place: abs(_cost(place) - own)):
+            cost = _cost(place)
+            largest, total = max(largest, cost), total + cost
+            size = (len(batch) + 1) * largest if self._task.padded else total
+            if batch and (size > self._budget or (self._task.uniform and cost != own)):
+                break
+            batch.append(place)
+        taken = set(batch)
+        self._waiting = [place for place in self._waiting if place not in taken]
+        return batch
 
     def _send(self, job: Job) -> None:
         """Sends groups whose results are all there; ends the job with the last."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from worker.inference.kv import additive
 from worker.inference.tiles import pack
 
 NAME: Final = "wattline_flat"
@@ -42,7 +43,7 @@ class FlatEncoder:
     def states(self, rows: Sequence[Sequence[int]]) -> list[Tensor]:
         """Last hidden states of each text, `(tokens, width)`."""
         lengths = [len(row) for row in rows]
-        texts = _Texts(lengths, self._device)
+        texts = _Texts(lengths, self._device, self._model.dtype)
         places = [self.first_position + i for length in lengths for i in range(length)]
         output = self._model(
             input_ids=torch.tensor([[token for row in rows for token in row]], device=self._device),
@@ -101,7 +102,7 @@ def pooled(states: Sequence[Tensor]) -> Tensor:
 class _Group:
     """Texts of one filled length: their `places` in the flat row, `(texts · length,)`, of filling any.
 
-    `mask` is true where a key is a text's own, `(texts, 1, 1, length)`; None: all are.
+    `mask` is added to scores of keys, `(texts, 1, 1, length)`; None: there is no filling.
     """
 
     places: Tensor
@@ -112,7 +113,7 @@ class _Group:
 class _Texts:
     """Which tokens of a flat row belong together."""
 
-    def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
+    def __init__(self, lengths: Sequence[int], device: torch.device, dtype: torch.dtype) -> None:
         self.attended = False
         self._groups: list[_Group] = []
         starts = [0, *accumulate(lengths)]
@@ -127,7 +128,7 @@ class _Texts:
             # A text's last token stands in for its filling: any number will do, it is masked.
             places = (first + torch.minimum(inside, own - 1)).flatten().to(device)
             seen = (inside < own)[:, None, None, :]
-            mask = None if bool(seen.all()) else seen.to(device)
+            mask = None if bool(seen.all()) else additive(seen, dtype).to(device)
             self._groups.append(_Group(places, len(texts), mask))
             for text in texts:
                 back[text] = torch.arange(begin, begin + lengths[text])
