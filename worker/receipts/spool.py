@@ -53,8 +53,8 @@ class ChunkSpool:
     """Group commit of all that one process writes of its jobs.
 
     An engine's thread leaves chunks and receipts behind and goes on; one transaction stores all that came in
-    the last `every_ms`. While there are few jobs, their ends do not wait: their buyers do. Before `start`, and
-    after `stop`, everything is stored at once by the caller.
+    the last `every_ms`. While there are few jobs their ends do not wait, for their buyers do. Before `start`
+    and after `stop` everything is stored at once by the caller.
     """
 
     def __init__(
