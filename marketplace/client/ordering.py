@@ -89,7 +89,7 @@ class Ordering:
         desk = self._desk
         epoch = await threaded(check_offer, quote, desk.domain, desk.chain, desk.now_ms())
         payload = errand.ask.payload(to_hex(quote.offer.model_id))
-        ceiling = ceiling_atoms(quote.offer, payload)
+        ceiling = ceiling_atoms(quote.offer, payload, quote.units_in_ceiling)
         if errand.ask.max_cost_atoms is not None and ceiling > errand.ask.max_cost_atoms:
             raise _too_dear(ceiling, errand.ask.max_cost_atoms)
         if self.budget is not None:

@@ -173,7 +173,9 @@ class Bench:
         self.vouchers = VoucherDesk(self.ledger, self.book, domain, self.clock, node_id=node_id)
         self.intake = self.open_intake()
 
-    def open_intake(self, **terms: Any) -> Intake:
+    def open_intake(
+        self, count: Callable[[bytes], int | None] = lambda _payload: None, **terms: Any
+    ) -> Intake:
         return Intake(
             ledger=self.ledger,
             sessions=self.book,
@@ -181,6 +183,7 @@ class Bench:
             tasks=lambda: self.served,
             grace_seconds=900,
             now_ms=self.clock,
+            count=count,
         )
 
     def sell(self, **changes: Any) -> Offer:
@@ -350,3 +353,6 @@ class TinyPool:
 
     def engine_for(self, model_id: bytes) -> Any:
         return self.engine
+
+    def units_in(self, payload: Payload) -> int | None:
+        return int(self.engine.units_in(payload))

@@ -11,6 +11,7 @@ from typing import Final
 from marketplace.protocol.errors import BadRequest, ErrorCode, WattError
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Offer, Order
+from marketplace.protocol.payloads import Payload, units_in_ceiling
 from marketplace.protocol.wire import OrderFrame
 from marketplace.telemetry.logs import get_logger
 from marketplace.telemetry.names import Log
@@ -22,6 +23,7 @@ from worker.node.rules import (
     Terms,
     check_offer,
     check_payload,
+    check_price,
     check_promises,
     check_session,
     check_time,
@@ -83,14 +85,19 @@ class Intake:
         tasks: Callable[[], Mapping[bytes, str] | None],
         grace_seconds: int,
         now_ms: Callable[[], int],
+        count: Callable[[bytes], int | None] = lambda _payload: None,
     ) -> None:
-        """`tasks` gives the models served, to their task; None while none can be run."""
+        """`tasks` gives the models served, to their task; None while none can be run.
+
+        `count` gives the input units that a payload will be billed for; None when it cannot be told.
+        """
         self._ledger = ledger
         self._sessions = sessions
         self._terms = terms
         self._tasks = tasks
         self._grace_seconds = grace_seconds
         self._now_ms = now_ms
+        self.count = count
         self._refused: OrderedDict[bytes, tuple[int, WattError]] = OrderedDict()
         self.draining = False
 
@@ -149,7 +156,8 @@ class Intake:
         if tasks is None:
             raise BadRequest(ErrorCode.NODE_BUSY, "this node's models are being loaded")
         offer = check_offer(order, self._offer(order.offer_hash), tasks)
-        check_payload(order, frame.salt, frame.payload, offer, tasks)
+        payload = check_payload(order, frame.salt, frame.payload, offer, tasks)
+        self._check_price(order, offer, payload, frame.payload)
         session = self._sessions.get(order.session_id, asked.key)
         held = _held(asked, frame, gateway, now_ms)
         try:
@@ -159,6 +167,16 @@ class Intake:
                 raise
             # It may have been topped up since it was read. One that is unknown was asked for just now.
             self._store(order, held, self._sessions.refresh(order.session_id, asked.key))
+
+    def _check_price(self, order: Order, offer: Offer, payload: Payload, data: bytes) -> None:
+        try:
+            check_price(order, offer, payload, units_in_ceiling(payload))
+        except BadRequest:
+            # It may have been quoted by our own count, which is below the bound in bytes.
+            units_in = self.count(data)
+            if units_in is None:
+                raise
+            check_price(order, offer, payload, units_in)
 
     def _store(self, order: Order, held: HeldOrder, session: HeldSession | None) -> None:
         now_ms = self._now_ms()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Query, Request
@@ -40,6 +41,7 @@ class QuoteCall(BaseModel):
     input: str | list[str] | None = None
     body: dict[str, Any] | None = Field(default=None, description="Fields of the task's payload.")
     max_tokens: int | None = Field(default=None, ge=1, le=32_768)
+    n: int = Field(default=1, ge=1, le=requests.MAX_CHOICES, description="Priced together; chat alone.")
     max_cost: str | float | None = None
     node: int | None = Field(default=None, ge=1, lt=1 << 32)
 
@@ -193,10 +195,15 @@ async def _quotes(market: Market, call: QuoteCall) -> dict[str, Any]:
         if call.max_cost is None
         else money.to_atoms(call.max_cost, deployment.token_decimals, "max_cost")
     )
-    need = rules.need_of(_payload(call), limit, call.node)
+    payload = _payload(call)
     now, least = market.clock(), deployment.min_stake_atoms
     # The same question gets the same version of a model that is on trial.
     ticket = canonical_json(call.model_dump(mode="json"))
+    counted = await market.counter.of(call.model, payload, call.node, ticket)
+    need = replace(
+        rules.need_of(payload, limit, call.node, counted=counted.units_in if counted else None),
+        choices=call.n,
+    )
     found = await market.read(
         lambda tx: quote(tx, call.model, need, now_ms=now, min_stake_atoms=least, ticket=ticket)
     )
@@ -204,6 +211,12 @@ async def _quotes(market: Market, call: QuoteCall) -> dict[str, Any]:
     return {
         "model": found.model_name,
         "model_id": found.model_id,
+        "n": need.choices,
+        "input_units": {
+            "count": need.units_in,
+            "exact": need.exact,
+            "estimate": None if need.exact else "bytes",
+        },
         "quotes": [_quote(item, need, deployment.token_decimals) for item in found.quotes],
         "expires_at": min(ends) if ends else now // 1000,
     }
@@ -213,6 +226,8 @@ def _payload(call: QuoteCall) -> Payload:
     if [call.messages, call.input, call.body].count(None) != 2:
         detail = "give one of messages, input and body"
         raise BadRequest(ErrorCode.INVALID_REQUEST, detail, param="messages")
+    if call.n != 1 and call.messages is None:
+        raise BadRequest(ErrorCode.UNSUPPORTED, "only chat has choices: n must be 1", param="n")
     if call.body is not None:
         return build_payload(call.task or "", BLANK_MODEL, call.body)
     if call.messages is not None:
