@@ -42,6 +42,17 @@ OWN_KEY: dict[str, Any] = {
     "spent_last_day_atoms": "200000",
     "left_atoms": "400000",
     "expires_at": None,
+    "forecast": {
+        "spent_last_hour_atoms": "0",
+        "spent_last_day_atoms": "200000",
+        "purchases_last_day": 4,
+        "based_on_seconds": 86_400,
+        "atoms_per_hour": "8333",
+        "empty_in_seconds": 172_800,
+        "empty_at": 1_800_172_800,
+        "ends_at": None,
+        "ends_by": "money",
+    },
 }
 
 
