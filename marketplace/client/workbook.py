@@ -172,7 +172,7 @@ class Workbook:
     def standing(self) -> tuple[Name, ...]:
         """Units whose order has its answer, may yet have it, or was paid and has lost it."""
         rows = self._db.execute(
-            "SELECT DISTINCT unit, digest FROM sent WHERE state IN (?,?,?) ORDER BY id",
+            "SELECT unit, digest FROM sent WHERE state IN (?,?,?) GROUP BY unit, digest ORDER BY min(id)",
             (SentState.DONE, SentState.OPEN, SentState.LOST),
         )
         return tuple(Name(row["unit"], row["digest"]) for row in rows)

@@ -53,7 +53,8 @@ def routes(proxy: Proxy) -> APIRouter:
             payload=payload,
             echo=call.echo(),
         )
-        book.keep(about, desk.now_ms())
+        if about.echo.store:
+            book.keep(about, desk.now_ms())
         if call.stream:
             lines = _lines(proxy, feed, about, item, request.state.request_id)
             return StreamingResponse(

@@ -63,7 +63,7 @@ def test_run_prints_a_verified_paid_answer(watt: Terminal, tmp_path: Path) -> No
     checks = watt.json("receipt", "verify", str(receipt))["checks"]
     assert all(check["ok"] is not False for check in checks)
     quoted = watt.json("quote", QUESTION, "--max-tokens", "16")["input_units"]["count"]
-    assert json.loads(receipt.read_text())["receipt"]["unitsIn"] == quoted
+    assert int(json.loads(receipt.read_text())["fields"]["unitsIn"]) == quoted
     row = watt.json("jobs")["jobs"][0]
     assert watt.json("job", row["job_id"])["job_id"] == row["job_id"]
     assert row["job_id"] in watt.run("jobs").stdout

@@ -117,6 +117,14 @@ async def test_response_is_found_while_it_runs_and_after_it_failed(
         assert caught.value.code == "invalid_request"
 
 
+async def test_response_that_shall_not_be_stored_is_not(openai: AsyncOpenAI) -> None:
+    made = await openai.responses.create(model="tiny-chat", input="a secret", store=False)
+    assert (made.output_text, made.store) == ("Hello, world", False)
+    with pytest.raises(APIStatusError) as caught:
+        await openai.responses.retrieve(made.id)
+    assert caught.value.code == "unknown_job"
+
+
 async def test_what_was_asked_is_forgotten_after_a_day(openai: AsyncOpenAI, market: FakeMarket) -> None:
     first = await openai.responses.create(model="tiny-chat", input="a secret")
     market.clock.ms += DAY_MS + 1_000
