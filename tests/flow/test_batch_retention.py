@@ -12,18 +12,19 @@ from marketplace.keeper.clockwork import Clockwork
 from marketplace.protocol.deletion import SignedDeletion
 from tests.api.test_requests import check_problem
 from tests.batches.support import CHAT, chat_line, client_of, finished, lines_of, started
-from tests.flow.gateway import gateway
+from tests.flow.gateway import NOW_AT, gateway
 from tests.flow.node import bearer, funded
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 HOURLY = {"anchor": "created_at", "seconds": 3_600}
 SECRETS = ("the first secret", "the second secret", "the third secret")
+ANSWER = ("an answer", " that is secret too")
 
 
 async def secret_batch(g, secret, nodes, **more):
     """A finished batch of three secrets, answered with one more."""
-    nodes[1].text = ("an answer", " that is secret too")
+    nodes[1].text = ANSWER
     client = client_of(g, secret)
     batch = await started(client, [chat_line(i, text) for i, text in enumerate(SECRETS)], **more)
     return client, await finished(client, batch.id, BatchRunner(g.market), [nodes[1]])
@@ -35,6 +36,11 @@ async def job_ids(client, batch):
 
 def raw(tmp_path):
     return (tmp_path / "market.db").read_bytes()
+
+
+def holds_any(tmp_path):
+    """What of the requests and answers is still anywhere in the database."""
+    return [text for text in (*SECRETS, *ANSWER) if text.encode() in raw(tmp_path)]
 
 
 async def test_file_ends_when_its_sender_said_and_not_before(tmp_path):
@@ -56,7 +62,11 @@ async def test_file_ends_when_its_sender_said_and_not_before(tmp_path):
 
 
 async def test_file_that_a_batch_is_going_to_read_outlives_its_time(tmp_path):
-    async with gateway(tmp_path) as g, funded(g, 1) as (secret, nodes, _):
+    async with gateway(tmp_path) as g, funded(g, 1) as (secret, nodes, opened):
+        g.set_session(opened[1], expires_at=NOW_AT + 86_400)
+        nodes[1].valid_until += 86_400
+        await nodes[1].offer()
+        await nodes[1].calm()
         client = client_of(g, secret)
         data = json.dumps(chat_line(1)).encode()
         file = await client.files.create(file=("a", data), purpose="batch", expires_after=HOURLY)
@@ -89,19 +99,20 @@ async def test_results_and_the_content_of_their_jobs_end_together_with_a_signed_
             found = SignedDeletion.from_json(view)
             assert (found.deletion.reason, found.deletion.job_id) == ("expired", job_id)
             assert (view["result"], view["cost_atoms"]) == (None, "19")
-        assert b"secret" not in raw(tmp_path)
+        assert not holds_any(tmp_path)
         assert (await client.batches.retrieve(batch.id)).request_counts.completed == 3
 
 
 async def test_results_outlive_the_usual_time_of_a_job(tmp_path):
     async with gateway(tmp_path) as g, funded(g, 1) as (secret, nodes, _):
         client, batch = await secret_batch(g, secret, nodes)
+        assert len(holds_any(tmp_path)) == 5
         g.clock.now_ms += 29 * DAY_MS
         await Clockwork(g.market).forget()
         assert len(await job_ids(client, batch)) == 3
         g.clock.now_ms += DAY_MS
         await Clockwork(g.market).forget()
-        assert b"secret" not in raw(tmp_path)
+        assert not holds_any(tmp_path)
 
 
 async def test_deleted_job_leaves_nothing_in_the_files_of_its_batch_but_its_name(tmp_path):
