@@ -56,7 +56,7 @@ class FlatEncoder:
         )[0]
         for layer in self._layers:
             value = layer.forward(value, texts)
-        return list(value[: len(tokens)].split(lengths))
+        return list(torch.split(value[: len(tokens)], lengths))
 
 
 def flattened(model: Any, *, most_tokens: int, padding: int | None) -> FlatEncoder | None:
