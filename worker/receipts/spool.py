@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from marketplace.protocol.errors import ErrorCode, LostRace
 from marketplace.telemetry.logs import get_logger
@@ -20,6 +20,7 @@ _MANY: Final = 16
 # With news of no more jobs than this, an end does not wait for company: its buyer does.
 _FEW: Final = 8
 
+T = TypeVar("T")
 Ended = Callable[[HeldReceipt | Exception], None]
 _Stored = tuple[set[bytes], dict[bytes, HeldReceipt | Exception]]
 _LOST: Final = LostRace(ErrorCode.LEASE_LOST, "a chunk was not stored: the worker lease was lost")
@@ -160,9 +161,9 @@ class ChunkSpool:
         self.storing_nanoseconds += self._lap()
         for item in items:
             if isinstance(item, _Ending):
-                _tell(partial(item.done, (signed | ended)[item.order_hash]))
+                _tried(partial(item.done, (signed | ended)[item.order_hash]))
             elif isinstance(item, _Call):
-                _tell(item.call)
+                _tried(item.call)
         self.ending_nanoseconds += self._lap()
         news = {item.order_hash: None for item in items if item.order_hash not in lost}
         self._shared = len(news)
@@ -190,10 +191,7 @@ class ChunkSpool:
             self._wake.wait()
             self._wake.clear()
             self._hurry.clear()
-            try:
-                self.flush()
-            except Exception as error:  # loop edge: one job's defect must not silence the others
-                log.exception(Log.LOOP_FAILED, loop="spool", reason=type(error).__name__)
+            _tried(self.flush)
             # The first chunk after a pause goes at once; then all wait for company, a claim, or an end.
             self._hurry.wait(self._pause_seconds())
 
@@ -209,10 +207,9 @@ class ChunkSpool:
         """Stores all in one transaction; should that fail, the chunks in one and the rest each in its own."""
         if not (chunks or makers or claims):
             return set(), {}
-        try:
-            return self._write(chunks, makers, claims)
-        except Exception as error:  # loop edge: a full or locked disk costs these jobs their lease, no more
-            log.exception(Log.LOOP_FAILED, loop="spool", reason=type(error).__name__, orders=len(makers))
+        written = _tried(partial(self._write, chunks, makers, claims))
+        if not isinstance(written, Exception):
+            return written
         if not (makers or claims):
             return {chunk.order_hash for chunk in chunks}, {}
         lost, _ = self._store(chunks, {}, ())
@@ -249,43 +246,34 @@ class ChunkSpool:
         return lost, signed
 
     def _claim(self, claim: _Claim) -> None:
-        try:
-            claim.found = self._ledger.jobs.take_up(
-                claim.order_hash, self._worker, now_ms=claim.now_ms, until_ms=claim.until_ms
-            )
-        except LostRace as error:
-            claim.found = error
-        except Exception as error:  # loop edge: its task fails, and is sent again
-            log.exception(Log.LOOP_FAILED, loop="spool", reason=type(error).__name__)
-            claim.found = error
+        times = {"now_ms": claim.now_ms, "until_ms": claim.until_ms}
+        claim.found = _tried(partial(self._ledger.jobs.take_up, claim.order_hash, self._worker, **times))
 
     def _sign(self, order_hash: bytes, make: MakeReceipt) -> HeldReceipt | Exception:
-        try:
-            # A lease of one's own stands until somebody else has taken it, whatever the time.
-            return self._ledger.signing.once(order_hash, self._worker, make, now_ms=0)
-        except LostRace as error:
-            return error
-        except Exception as error:  # loop edge: this order goes on elsewhere once its lease has lapsed
-            log.exception(Log.LOOP_FAILED, loop="spool", reason=type(error).__name__)
-            return error
+        # A lease of one's own stands until somebody else has taken it, whatever the time.
+        return _tried(partial(self._ledger.signing.once, order_hash, self._worker, make, now_ms=0))
 
 
-def _tell(call: Callable[[], None]) -> None:
+def _tried(call: Callable[[], T]) -> T | Exception:
+    """What a call gives, or why it failed: a full disk or one job's defect must not silence the others."""
     try:
-        call()
-    except Exception as error:  # loop edge: one job's defect must not silence the others
+        return call()
+    except LostRace as error:
+        return error
+    except Exception as error:  # loop edge: these jobs go on once their lease has lapsed
         log.exception(Log.LOOP_FAILED, loop="spool", reason=type(error).__name__)
+        return error
 
 
 def _prepared(endings: Iterable[_Ending]) -> tuple[dict[bytes, MakeReceipt], dict[bytes, Exception]]:
     makers: dict[bytes, MakeReceipt] = {}
     failed: dict[bytes, Exception] = {}
     for ending in endings:
-        try:
-            makers[ending.order_hash] = ending.maker()
-        except Exception as error:  # loop edge: one job's defect must not silence the others
-            log.exception(Log.LOOP_FAILED, loop="spool", reason=type(error).__name__)
-            failed[ending.order_hash] = error
+        made = _tried(ending.maker)
+        if isinstance(made, Exception):
+            failed[ending.order_hash] = made
+        else:
+            makers[ending.order_hash] = made
     return makers, failed
 
 
