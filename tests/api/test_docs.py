@@ -64,7 +64,7 @@ async def test_llms_txt_names_what_is_on_offer_now_with_its_price(tmp_path):
         # That a link broke is heard of by and by.
         async with asyncio.timeout(20):
             while "None at the moment" not in (await g.http.get("/llms.txt")).text:
-                await asyncio.sleep(0.01)  # noqa: ASYNC110 - over HTTP there is nothing to wait on
+                continue
 
 
 async def test_the_long_form_holds_every_error_page_under_its_own_heading(tmp_path):
