@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from marketplace.chain.deployment import Deployment
+from marketplace.counting import TIGHT, Counter
 from marketplace.dispatch import cancel, intake, measure, once, returns, together
 from marketplace.dispatch import step as dispatch
 from marketplace.dispatch.links import Link, Links
@@ -83,6 +84,7 @@ class Market(Ground):
         self.clock, self.random, self.terms, self.metrics = clock, random, terms, metrics
         self.domain, self.receivers = deployment.domain, receivers
         self.links, self.streams = Links(), Streams()
+        self.counter = Counter(self, self.links, self._look)
         self._keys: dict[bytes, Signer] = {}
         self._unsent: set[str] = set()
 
@@ -115,7 +117,16 @@ class Market(Ground):
         Raises:
             BadRequest: as `place` does.
         """
-        placed, left = await self.write(lambda tx: self._place_all(tx, asks))
+        try:
+            placed, left = await self.write(lambda tx: self._place_all(tx, asks))
+        except BadRequest as refused:
+            # Too dear by the bound in bytes: only then is the node's own count worth its time.
+            first, tight = asks[0], refused.code in TIGHT
+            counted = await self.counter.of(first.model, first.payload, first.node_id) if tight else None
+            if counted is None:
+                raise
+            fewer = [replace(ask, model=counted.model_id, counted=counted.units_in) for ask in asks]
+            placed, left = await self.write(lambda tx: self._place_all(tx, fewer))
         started = (self._started(issued, ask.trace_id) for issued, ask in zip(placed, asks, strict=True))
         return [replace(running, left=left) for running in await asyncio.gather(*started)]
 
@@ -236,7 +247,8 @@ class Market(Ground):
 
     async def reissue(self, job_id: str) -> None:
         """Sends a job without an order to another node, or ends it when none is left. Idempotent."""
-        issued = await self.write(lambda tx: self._again(tx, job_id))
+        counted = await self.counter.again(job_id)
+        issued = await self.write(lambda tx: self._again(tx, job_id, counted))
         if isinstance(issued, dispatch.Issued):
             await self._send(issued)
         elif issued is not None:
@@ -253,6 +265,9 @@ class Market(Ground):
         self.streams.end_all()
 
     # ---- below: one committed transaction each, and what follows it ----------------------------------
+
+    async def _look(self, model: str, need: Need, ticket: bytes) -> Quotes:
+        return await self.read(lambda tx: self._quotes(tx, model, need, ticket))
 
     def _quotes(self, tx: Tx, model: str, need: Need, ticket: bytes = b"") -> Quotes:
         least = self.deployment.min_stake_atoms
@@ -272,7 +287,7 @@ class Market(Ground):
         known = once.known_job(tx, ask, now, self.terms.job_timeout_ms)
         if known is not None:
             return known
-        need = quoting_rules.need_of(ask.payload, ask.max_cost_atoms, ask.node_id)
+        need = quoting_rules.need_of(ask.payload, ask.max_cost_atoms, ask.node_id, counted=ask.counted)
         found = self._quotes(tx, ask.model, need, job_id.encode())
         budgets.check_model(tx, key, found.model_name, found.model_id)
         job = dispatch.draft(ask, job_id, found.model_id, found.model_name, self._timing())
@@ -356,16 +371,15 @@ class Market(Ground):
             log.info(Log.VOUCHER_SIGNED, node_id=taken.node_id, through_seq=taken.through_seq)
             self.links.send(taken.node_id, taken.frame)
 
-    def _again(self, tx: Tx, job_id: str) -> dispatch.Issued | JobRow | None:
+    def _again(self, tx: Tx, job_id: str, counted: int | None) -> dispatch.Issued | JobRow | None:
         """The job's next order; the job when it ended for want of a node, None when it waits."""
         job = jobs.find(tx, job_id)
         key = funding.held_key(tx, self.vault, job.key) if job is not None else None
         if job is None or key is None or job.phase != JobPhase.ORDERED:
             return None
         past = jobs.orders_of(tx, job_id)
-        need = quoting_rules.need_of(
-            parse_payload(job.payload), job.max_cost_atoms, None, tried=[order.node_id for order in past]
-        )
+        tried = [order.node_id for order in past]
+        need = quoting_rules.need_of(parse_payload(job.payload), job.max_cost_atoms, None, tried, counted)
         try:
             return self._seat(tx, job, self._quotes(tx, job.model_id, need), need, key)
         except BadRequest as problem:

@@ -53,6 +53,9 @@ class EnginePool(Protocol):
     def engine_for(self, model_id: bytes) -> Engine:
         """Engine of a model. Raises `BadRequest` when none serves it."""
 
+    def units_in(self, payload: Payload) -> int | None:
+        """Input units a job would be billed for; None when it is not known now. Raises `BadRequest`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecuteLimits:

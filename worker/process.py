@@ -20,6 +20,7 @@ from worker.execute import EnginePool, ExecuteLimits, Executor
 from worker.ledger import Ledger
 from worker.metering import DeclaredSource, EnergyBook, Stats, open_book
 from worker.metering.sensors import processor_celsius, resident_bytes
+from worker.node.counting import CountServer, count_socket
 from worker.node.daemon import worker_prefix
 from worker.node.facts import INFER
 from worker.node.live import LiveFile
@@ -93,9 +94,10 @@ class InferProcess:
         self._cancels = CancelListener(broker, queue, self.executor.cancel)
         counters = Counters(stats, engines.energy or EnergyBook(DeclaredSource()), self.executor, self._spool)
         self._live = LiveFile(Path(settings.data_dir) / "run" / "infer.json", counters.read, now_ms)
+        self._count = CountServer(count_socket(Path(settings.data_dir)), engines.pool.units_in)
 
     def start(self) -> None:
-        """Starts leases, spool and counters."""
+        """Starts leases, spool, counters and answers about counts."""
         sys.setswitchinterval(_SWITCH_SECONDS)
         if hasattr(os, "sched_setscheduler"):
             # This thread, and those started from here on, push no engine off its core when they wake.
@@ -104,10 +106,12 @@ class InferProcess:
         self._spool.start()
         self._cancels.start()
         self._live.start()
+        self._count.start()
         self._watchdog.start()
 
     def stop(self) -> None:
         """Lets jobs end for a moment, hands the rest over, and stops. Idempotent."""
+        self._count.stop()
         left = self.executor.hand_over(timeout_seconds=self._hand_over_seconds)
         log.info(Log.STOPPED, name="executor", handed_over=left)
         self._watchdog.stop()

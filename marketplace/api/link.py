@@ -135,8 +135,8 @@ async def take(market: Market, link: Link, frame: wire.FromNode) -> None:
             await _chunk(market, node_id, frame)
         case wire.ReceiptFrame():
             await market.receipt(link, frame)
-        case wire.Accepted():
-            await _accepted(market, node_id, frame)
+        case wire.Accepted() | wire.Counted() | wire.VoucherTaken():
+            await _answered(market, node_id, frame)
         case wire.Refused():
             log.info(Log.NODE_REFUSED, node_id=node_id, code=frame.code, detail=frame.detail[:200])
             await market.refused(node_id, to_hex(frame.order_hash), frame.code)
@@ -144,8 +144,6 @@ async def take(market: Market, link: Link, frame: wire.FromNode) -> None:
             now = market.clock()
             await market.write(lambda tx: intake.take_offers(tx, node_id, frame, market.domain, now))
             log.info(Log.OFFERS_TAKEN, node_id=node_id, offers=len(frame.offers))
-        case wire.VoucherTaken():
-            await _voucher_answered(market, node_id, frame)
         case wire.HelloFrame():
             raise BadRequest(ErrorCode.INVALID_REQUEST, "the link has had its hello")
         case wire.Problem():
@@ -158,6 +156,18 @@ async def _beat(market: Market, link: Link, frame: wire.Heartbeat) -> None:
     # Durable before it is promised: a lease the node believes in must survive a crash here.
     held = await market.write(lambda tx: intake.beat(tx, link.node_id, frame, now, until))
     link.send(wire.Lease(orders=held, until_ms=until))
+
+
+async def _answered(
+    market: Market, node_id: int, frame: wire.Accepted | wire.Counted | wire.VoucherTaken
+) -> None:
+    match frame:
+        case wire.Accepted():
+            await _accepted(market, node_id, frame)
+        case wire.Counted():
+            market.counter.take(node_id, frame)
+        case wire.VoucherTaken():
+            await _voucher_answered(market, node_id, frame)
 
 
 async def _accepted(market: Market, node_id: int, frame: wire.Accepted) -> None:

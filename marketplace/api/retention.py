@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from fastapi import Request
+from pydantic import BaseModel, Field
 
 from marketplace.api import views
 from marketplace.dispatch.terms import Terms
@@ -36,6 +37,23 @@ def keep_ms(terms: Terms, request: Request, field: str | None) -> int | None:
         most = terms.most_keep_ms // 3_600_000
         raise _refused(f"content is kept for 5m to {most}h; delete the job to end sooner")
     return wanted
+
+
+class ExpiresAfter(BaseModel):
+    """OpenAI's way to say how long something is kept: so long from when it is there."""
+
+    anchor: Literal["created_at"]
+    seconds: int = Field(ge=3_600, le=2_592_000)
+
+
+def file_keep_ms(terms: Terms, given: ExpiresAfter | None, param: str) -> int:
+    """How long a file is kept: as asked, else the longest. Raises `BadRequest` for longer than that."""
+    if given is None:
+        return terms.most_keep_ms
+    if given.seconds * 1000 > terms.most_keep_ms:
+        most = terms.most_keep_ms // 3_600_000
+        raise BadRequest(ErrorCode.INVALID_REQUEST, f"{param}: files are kept {most}h at most", param=param)
+    return given.seconds * 1000
 
 
 def deleted_view(tx: Tx, job: JobRow) -> dict[str, Any]:

@@ -26,11 +26,12 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """A file as it came: `content` can be read from the start more than once."""
+    """A file as it came: `content` can be read from the start more than once; no `keep_ms`: the longest."""
 
     filename: str
     content: BinaryIO
     size_bytes: int
+    keep_ms: int | None = None
 
 
 class Desk:
@@ -46,6 +47,7 @@ class Desk:
                 ErrorCode.BODY_TOO_LARGE, f"a file has at most {self.limits.most_file_bytes} bytes"
             )
         url = await self._market.off_loop(lambda: self._read(upload.content))
+        now = self._market.clock()
         row = FileRow(
             file_id=ids.file_id(self._market.random(15)),
             key=key,
@@ -53,7 +55,8 @@ class Desk:
             filename=upload.filename,
             url=url,
             size_bytes=upload.size_bytes,
-            created_at_ms=self._market.clock(),
+            created_at_ms=now,
+            expires_at_ms=now + (upload.keep_ms or self._market.terms.most_keep_ms),
         )
 
         def keep(tx: Tx) -> FileRow:

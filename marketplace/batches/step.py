@@ -50,6 +50,7 @@ class Wish:
         key: address of the key that pays.
         labels: the caller's own, given back as they are.
         once: what tells the call from its repetition, which gives the same batch.
+        keep_ms: how long its results are kept once it has ended.
     """
 
     key: str
@@ -59,6 +60,7 @@ class Wish:
     max_cost_atoms: int | None
     trace_id: str
     once: Once
+    keep_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,14 @@ def remove_file(tx: Tx, file_id: str, key: str) -> None:
     if reader is not None:
         raise BadRequest(ErrorCode.FILE_IN_USE, f"{reader.batch_id} reads it", batch_id=reader.batch_id)
     files.remove(tx, file_id)
+
+
+def expire_files(tx: Tx, now_ms: int, limit: int) -> int:
+    """Forgets files whose time is over, so many at most; gives how many. Idempotent."""
+    due = files.due(tx, now_ms, limit)
+    for file_id in due:
+        files.remove(tx, file_id)
+    return len(due)
 
 
 def own_batch(tx: Tx, batch_id: str, key: str) -> BatchRow:
@@ -216,6 +226,8 @@ def finish(tx: Tx, batch_id: str, now_ms: int) -> BatchRow:
         size = files.size_bytes(tx, file_id)
         if size:
             files.add(tx, _result_row(batch, file_id, what, size, now_ms))
+    # Its jobs hold the same answers: a record that they were deleted must be true of both.
+    batches.keep_jobs(tx, batch_id, now_ms + batch.keep_ms)
     after = BatchStatus(batch.ending or BatchStatus.COMPLETED)
     batches.move(tx, batch, after, ended_at_ms=now_ms, problem="")
     return batch
@@ -232,6 +244,7 @@ def _batch_row(wish: Wish, names: Names, lines: Sequence[Line], ceiling: int, no
     return BatchRow(
         batch_id=names.batch_id,
         key=wish.key,
+        keep_ms=wish.keep_ms,
         endpoint=wish.endpoint,
         input_file_id=wish.input_file_id,
         output_file_id=names.output_file_id,
@@ -275,4 +288,5 @@ def _result_row(batch: BatchRow, file_id: str, what: str, size_bytes: int, now_m
         filename=f"{batch.batch_id}_{what}.jsonl",
         size_bytes=size_bytes,
         created_at_ms=now_ms,
+        expires_at_ms=now_ms + batch.keep_ms,
     )

@@ -117,7 +117,7 @@ def show(gateway: Gateway = None, data_dir: DataDir = None, json: Json = False) 
             ("spent", money.show(found["spent_atoms"])),
             ("left", money.show(found["left_atoms"])),
             ("last day", money.show(spent)),
-            ("empty in", shown.lasting(int(found["left_atoms"]) * 86_400 // spent if spent else None)),
+            ("empty in", shown.lasting(found["forecast"])),
             ("expires", screen.when(ends) if ends else "never"),
         ]
     )

@@ -252,6 +252,7 @@ def _show_forecast(plan: FlowPlan, config: configs.Config, *, json: bool) -> Non
             "most": money.bare(each.most_atoms),
             "most_atoms": str(each.most_atoms),
             "nodes": list(each.sellers.nodes) if each.sellers else [],
+            "why_not": each.why_not,
         }
         for each in plan.steps
     ]
@@ -280,6 +281,7 @@ def _report(report: StepReport, config: configs.Config) -> dict[str, Any]:
         "paid": config.currency.bare(report.tally.paid_atoms),
         "paid_atoms": str(report.tally.paid_atoms),
         "problems": report.problems,
+        "why_not": report.why_not,
     }
 
 
@@ -306,5 +308,8 @@ def _show_statement(statement: FlowStatement, config: configs.Config, *, json: b
     )
     screen.facts(spending.lines(statement.tally, statement.uncertain_atoms, config))
     screen.facts([("outputs", str(statement.out)), *([("receipts", receipts)] if receipts else [])])
+    for row in steps:
+        if row["why_not"]:
+            screen.note(f"{row['id']} skipped, nothing paid: {row['why_not']}")
     for problem in (problem for row in steps for problem in row["problems"]):
         screen.failed(f"{problem['job']}: {problem['message']}", problem["code"], "Mend it, then --resume.")

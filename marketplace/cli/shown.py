@@ -64,8 +64,9 @@ def use_of(use: KeyUse, grant: Grant | None) -> dict[str, Any]:
     return {
         "models": list(grant.models) if grant else [],
         "nodes": list(grant.node_ids) if grant else [],
-        "spent_last_day_atoms": str(use.forecast.day_atoms),
+        "spent_last_day_atoms": str(use.forecast.day.atoms),
         "empty_in_seconds": use.forecast.empty_in_seconds,
+        "forecast": use.forecast.to_json(),
         "sessions": rows,
     }
 
@@ -87,22 +88,22 @@ def key(row: dict[str, Any], config: configs.Config, *, json: bool) -> None:
             ("nodes", ", ".join(map(str, row["nodes"])) or "any"),
             ("open", f"{len(row['sessions'])} sessions with {money.show(held)}"),
             ("last day", money.show(row["spent_last_day_atoms"])),
-            ("empty in", lasting(row["empty_in_seconds"])),
+            ("empty in", lasting(row["forecast"])),
             ("expires", screen.when(row["expires_at"]) if row["live"] else "over"),
         ]
     )
 
 
-def lasting(seconds: int | None) -> str:
-    """How long something lasts; None: nothing is spent."""
+def lasting(forecast: dict[str, Any]) -> str:
+    """How long money lasts by a forecast, and whether its time ends before."""
+    seconds = forecast["empty_in_seconds"]
     if seconds is None:
-        return "nothing was spent in the last day"
+        few = forecast["purchases_last_day"]
+        return "too little was bought to tell" if few else "nothing was spent in the last day"
     days, rest = divmod(seconds, 86_400)
-    return (
-        f"{days} d {rest // 3600} h at this rate"
-        if days
-        else f"{rest // 3600} h {rest % 3600 // 60} min at this rate"
-    )
+    lasts = f"{days} d {rest // 3600} h" if days else f"{rest // 3600} h {rest % 3600 // 60} min"
+    first = ", its time ends first" if forecast["ends_by"] == "time" else ""
+    return f"{lasts} at this rate{first}"
 
 
 def moved(what: str, amount: str, record: TxRecord, config: configs.Config, *, json: bool) -> None:

@@ -97,7 +97,7 @@ def _show_quotes(config: configs.Config, asked: dict[str, Any], model: str | Non
     if json:
         screen.emit(found)
     else:
-        work.show_quotes(found["quotes"], config)
+        work.show_quotes(found, config)
 
 
 def _body(name: str, fields: list[str]) -> dict[str, Any]:

@@ -182,7 +182,7 @@ def quote(
     if json:
         screen.emit(found)
         return
-    show_quotes(found["quotes"], config)
+    show_quotes(found, config)
 
 
 _NODES = doc("List the nodes of the market.", "watt nodes", "watt nodes --json")
@@ -272,9 +272,9 @@ def _ask(
     return ask(config, method, path, body)
 
 
-def show_quotes(rows: list[dict[str, Any]], config: configs.Config) -> None:
+def show_quotes(found: dict[str, Any], config: configs.Config) -> None:
     """Quotes as a table. Raises `BadRequest` when none of them can be taken."""
-    money = config.currency
+    money, rows = config.currency, found["quotes"]
     columns = ("NODE", f"MOST IT COSTS {money.symbol}", "QUEUE", "WHY")
     screen.table(
         columns,
@@ -290,6 +290,7 @@ def show_quotes(rows: list[dict[str, Any]], config: configs.Config) -> None:
     )
     if rows:
         most_in, most_out = rows[0]["units_in_ceiling"], rows[0]["units_out_ceiling"]
-        screen.note(f"up to {most_in} units in, {most_out} out · nothing charged")
+        asked = f"{most_in} units in" if found["input_units"]["exact"] else f"up to {most_in} units in"
+        screen.note(f"{asked}, up to {most_out} out · nothing charged")
     if not any(row["eligible"] for row in rows):
         raise BadRequest(ErrorCode.NO_NODE, "No node can take this now.")

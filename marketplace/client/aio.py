@@ -34,14 +34,15 @@ class Limits(TypedDict, total=False):
     """What every job may be told: `max_cost` in token units as text, a node, seconds until it is free.
 
     The same `idempotency_key` is the same job for a day: asked again, also by another process with the same
-    journal, it gives the answer of its one order. `heard` is awaited with each event of the job: signed,
-    taken, its chunks, its receipt.
+    journal, it gives the answer of its one order. `model_id` is what the model's name must stand for. `heard`
+    is awaited with each event of the job: signed, taken, its chunks, its receipt.
     """
 
     max_cost: str | None
     node: int | None
     timeout_seconds: int
     idempotency_key: str | None
+    model_id: str | None
     heard: Heard | None
 
 

@@ -184,6 +184,16 @@ class CallBook:
         with self._journal.writing() as db:
             return self._spent(db, budget)
 
+    def spent_lately(self, budget: str, since_ms: int) -> list[tuple[int, int]]:
+        """(Unix ms, atoms) of calls of the last day under a budget, begun since then, whose cost is known."""
+        rows = self._journal.rows(
+            "SELECT begun_ms, amount_atoms FROM placed JOIN call USING (call_id)"
+            " JOIN seat USING (session_id, seq)"
+            " WHERE placed.key=? AND budget=? AND begun_ms>=? AND seat.state<>'pending' AND given_up=0",
+            *(self._key, budget, since_ms),
+        )
+        return [(row["begun_ms"], row["amount_atoms"]) for row in rows]
+
     def _known(self, db: sqlite3.Connection, once: Once, now_ms: int) -> sqlite3.Row | None:
         if once.name:
             found = db.execute("SELECT * FROM call WHERE key=? AND name=?", (self._key, _digest(once.name)))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from marketplace.protocol.errors import BadRequest, ErrorCode
+from marketplace.protocol.forecasts import DAY_SECONDS
 
 if TYPE_CHECKING:
     from marketplace.chain.client import KeyState
-
-DAY_SECONDS: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,20 +32,6 @@ class HeldKey:
     is_live: bool
     left_today_atoms: int
     left_atoms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forecast:
-    """What a key spent in the last day, and how long what is left lasts at that rate; None: for ever."""
-
-    day_atoms: int
-    empty_in_seconds: int | None
-
-
-def forecast(moves: Iterable[tuple[int, int]], left_atoms: int, now: int) -> Forecast:
-    """From (Unix seconds, atoms) of each time the key spent."""
-    spent = sum(atoms for at, atoms in moves if now - DAY_SECONDS < at <= now)
-    return Forecast(day_atoms=spent, empty_in_seconds=left_atoms * DAY_SECONDS // spent if spent else None)
 
 
 def check_not_revoked(state: KeyState, signed_nonce: int) -> None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from marketplace.client import templates
+from marketplace.client import conditions, templates
+from marketplace.client.conditions import When
 from marketplace.client.outputs import ITEMS, OUTPUTS, gathered, stand_in
 from marketplace.client.recipes import Recipe
 from marketplace.protocol.errors import BadRequest, ErrorCode
@@ -22,7 +23,7 @@ from marketplace.protocol.payloads import BLANK_MODEL
 _ID: Final = re.compile(r"[a-z][a-z0-9_-]{0,39}", re.ASCII)
 _OWN: Final = frozenset({"item", "index"})
 _TOP: Final = frozenset({"name", "cap", "inputs", "steps"})
-_STEP: Final = frozenset({"id", "task", "model", "for_each", "timeout_seconds", "input"})
+_STEP: Final = frozenset({"id", "task", "model", "when", "for_each", "timeout_seconds", "input"})
 _MOST_SECONDS: Final = 840
 
 
@@ -33,12 +34,14 @@ class Step:
     Attributes:
         for_each: a template for a list, or a list; the step then runs once for each `{item}`.
         needs: steps whose outputs it reads.
+        when: what has to hold for it to run; None: nothing.
     """
 
     id: str
     recipe: Recipe
     for_each: Any
     needs: frozenset[str]
+    when: When | None = None
 
     @property
     def is_many(self) -> bool:
@@ -156,6 +159,8 @@ def _bad_step(row: dict[str, Any]) -> Iterator[str]:
         yield f"{named}: input is a table of the request's fields"
     if not isinstance(row.get("for_each", []), str | list):
         yield f"{named}: for_each is a list, or the {{name}} of one"
+    if "when" in row and (problem := conditions.problem_of(row["when"])):
+        yield f"{named}: {problem}"
     seconds = row.get("timeout_seconds", 120)
     if not isinstance(seconds, int) or isinstance(seconds, bool) or not 1 <= seconds <= _MOST_SECONDS:
         yield f"{named}: timeout_seconds is a number from 1 to {_MOST_SECONDS}"
@@ -167,6 +172,7 @@ def _bad_references(
     """Names that stand for nothing; a name of a step's output must be one its task has."""
     own = _OWN if "for_each" in row else frozenset[str]()
     for where, template, allowed in (
+        ("when", row.get("when", {}).get(conditions.VALUE), frozenset[str]()),
         ("for_each", row.get("for_each"), frozenset[str]()),
         ("input", row["input"], own),
     ):
@@ -192,7 +198,7 @@ def _ordered(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> tuple[Step, .
     needs = {
         name: frozenset(
             first
-            for template in (row.get("for_each"), row["input"])
+            for template in (row.get("for_each"), row["input"], row.get("when", {}).get(conditions.VALUE))
             for first in (found.partition(".")[0] for found in templates.names(template))
             if first in rows
         )
@@ -215,7 +221,13 @@ def _step(row: Mapping[str, Any], needs: frozenset[str]) -> Step:
         fields=row["input"],
         timeout_seconds=row.get("timeout_seconds", 120),
     )
-    return Step(id=row["id"], recipe=recipe, for_each=row.get("for_each"), needs=needs)
+    return Step(
+        id=row["id"],
+        recipe=recipe,
+        for_each=row.get("for_each"),
+        needs=needs,
+        when=conditions.read(row["when"]) if "when" in row else None,
+    )
 
 
 def _bad_requests(flow: Flow) -> Iterator[str]:

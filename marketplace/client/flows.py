@@ -47,13 +47,17 @@ class FlowJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepPlan:
-    """A step priced: `done` of its `jobs` have their answer, the rest costs at most so much."""
+    """A step priced: `done` of its `jobs` have their answer, the rest costs at most so much.
+
+    `why_not` says why it is skipped, where that is known already; else it is priced as if it ran.
+    """
 
     step: Step
     jobs: int
     done: int
     most_atoms: int
     sellers: Sellers | None
+    why_not: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +72,10 @@ class FlowPlan:
 
 @dataclass(slots=True, kw_only=True)
 class StepReport:
-    """What became of one step; `state` is waiting, done, failed or left."""
+    """What became of one step; `state` is waiting, done, skipped, failed or left.
+
+    A skipped one costs nothing, and `why_not` says what did not hold.
+    """
 
     step: Step
     state: str = "waiting"
@@ -76,6 +83,7 @@ class StepReport:
     done: int = 0
     tally: Tally = field(default_factory=Tally)
     problems: list[dict[str, Any]] = field(default_factory=list)
+    why_not: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +103,7 @@ class FlowStatement:
     @property
     def failed(self) -> int:
         """Steps that failed, with those that waited for them."""
-        return sum(report.state != "done" for report in self.steps)
+        return sum(report.state not in ("done", "skipped") for report in self.steps)
 
 
 def given_inputs(flow: Flow, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,9 +137,13 @@ async def forecast(client: AsyncWattline, job: FlowJob) -> FlowPlan:
     book = Workbook(job.state) if job.state.exists() else None
     try:
         values: dict[str, Any] = dict(job.inputs)
-        plans = []
+        plans: list[StepPlan] = []
         for step in job.flow.steps:
-            plan, values[step.id] = await _priced(client, job, step, values, book)
+            why_not = _skipped_already(step, plans, values)
+            if why_not is None:
+                plan, values[step.id] = await _priced(client, job, step, values, book)
+            else:
+                plan = StepPlan(step=step, jobs=0, done=0, most_atoms=0, sellers=None, why_not=why_not)
             plans.append(plan)
         return FlowPlan(
             job=job,
@@ -182,6 +194,10 @@ class _Running:
         try:
             for need in step.needs:
                 await self._ended[need].wait()
+            report.why_not = self._why_not(step)
+            if report.why_not is not None:
+                report.state = "skipped"
+                return
             if not step.needs <= self.outputs.keys():
                 report.state = "left"
                 return
@@ -192,6 +208,13 @@ class _Running:
             report.problems.append({"job": step.id, "code": error.code.value, "message": error.detail})
         finally:
             self._ended[step.id].set()
+
+    def _why_not(self, step: Step) -> str | None:
+        skipped = [need for need in sorted(step.needs) if self.reports[need].state == "skipped"]
+        if skipped:
+            return _needs(skipped)
+        complete = step.needs <= self.outputs.keys()
+        return step.when.why_not(self.values) if step.when is not None and complete else None
 
     async def _run(self, plan: StepPlan, report: StepReport) -> None:
         step = plan.step
@@ -225,6 +248,20 @@ class _Running:
         self.outputs[step.id] = gathered(parts, items, step.recipe.task) if step.is_many else parts[0]
         self.values[step.id] = self.outputs[step.id]
         report.state = "done"
+
+
+def _skipped_already(step: Step, plans: list[StepPlan], values: Mapping[str, Any]) -> str | None:
+    """Why a step is skipped, where all that decides it is answered already."""
+    needed = {plan.step.id: plan for plan in plans if plan.step.id in step.needs}
+    skipped = sorted(name for name, plan in needed.items() if plan.why_not is not None)
+    if skipped:
+        return _needs(skipped)
+    known = all(plan.done == plan.jobs for plan in needed.values())
+    return step.when.why_not(values) if step.when is not None and known else None
+
+
+def _needs(skipped: list[str]) -> str:
+    return f"it needs {', '.join(skipped)}, which was skipped"
 
 
 async def _priced(

@@ -8,11 +8,12 @@ from typing import Final
 
 from marketplace.chain import calls, history
 from marketplace.chain.client import SessionState
-from marketplace.client.caps import DAY_SECONDS, Caps, Forecast, HeldKey, forecast, held_key
+from marketplace.client.caps import Caps, HeldKey, held_key
 from marketplace.client.relay import SignedGrant
 from marketplace.client.wallet import BuyerWallet
 from marketplace.protocol import nodelist
 from marketplace.protocol.errors import BadRequest, ErrorCode
+from marketplace.protocol.forecasts import DAY_SECONDS, HOUR_SECONDS, Forecast, forecast, spent_in
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import KeyGrant, Visit
 from marketplace.protocol.transactions import TxRecord
@@ -74,8 +75,16 @@ class BuyerKeys:
         sessions = {move.session_id: None for move in moves}
         states = {name: self.wallet.chain.session(name, key) for name in sessions}
         open_ones = {name: state for name, state in states.items() if state is not None and not state.closed}
-        spent = ((move.at, move.atoms) for move in moves)
-        return KeyUse(forecast=forecast(spent, self.held(key).left_atoms, now), sessions=open_ones)
+        spent = [(move.at, move.atoms) for move in moves]
+        held = self.held(key)
+        found = forecast(
+            spent_in(spent, HOUR_SECONDS, now),
+            spent_in(spent, DAY_SECONDS, now),
+            left_atoms=held.left_atoms,
+            now=now,
+            ends_at=held.state.expires_at if held.is_live else None,
+        )
+        return KeyUse(forecast=found, sessions=open_ones)
 
     def _now(self) -> int:
         # The chain's clock decides when a key is over and when its day ends.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from marketplace.client.asks import Ask
+from marketplace.client.packs import AskedRow, Pack, packed
 from marketplace.client.recipes import Recipe, digest_of, pinned
-from marketplace.client.rows import BadRow, Row, Rows, read_rows
+from marketplace.client.rows import BadRow, Rows, read_rows
 from marketplace.client.sellers import Sellers, sellers
 from marketplace.client.statement import beside
 from marketplace.client.workbook import Name, Workbook
@@ -45,19 +47,11 @@ class MapJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AskedRow:
-    """A row and what it asks."""
-
-    row: Row
-    ask: Ask
-    name: Name
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A job read, checked and priced; nothing of it was charged.
 
     Attributes:
+        packs: the jobs that answer all of `asked`; `done` are those that have their answer.
         most_atoms: what the rows that are left cost at most, wherever they are done.
         least_atoms: the same, were all done at the cheapest node.
         spent_atoms: what earlier runs paid or may still have to.
@@ -66,6 +60,7 @@ class Plan:
     job: MapJob
     digest: str
     asked: tuple[AskedRow, ...]
+    packs: tuple[Pack, ...]
     bad: tuple[BadRow, ...]
     done: frozenset[Name]
     sellers: Sellers
@@ -76,7 +71,7 @@ class Plan:
     @property
     def left(self) -> int:
         """Rows without an answer."""
-        return sum(asked.name not in self.done for asked in self.asked)
+        return sum(len(pack.rows) for pack in self.packs if pack.name not in self.done)
 
 
 def kept_model(out: Path) -> str | None:
@@ -101,7 +96,7 @@ async def forecast(client: AsyncWattline, job: MapJob) -> Plan:
     if not asked:
         raise _unfit(bad, job)
     before = _before(job, rows.digest)
-    todo = [each for each in asked if each.name not in before.done]
+    todo = [row for pack in _left(packed(asked, before.standing), before) for row in pack.rows]
     found = await _sellers(client, job, todo, before.model_id)
     context = await _context_tokens(client, found)
     long = {each.row.number: why for each in todo if (why := _too_long(each.ask, context))}
@@ -113,11 +108,13 @@ async def forecast(client: AsyncWattline, job: MapJob) -> Plan:
     if bad and not job.skip_bad:
         raise _unfit(bad, job)
     fit = tuple(each for each in asked if each.row.number not in long)
-    prices = [found.ceilings(each.ask) for each in fit if each.name not in before.done]
+    packs = packed(fit, before.standing)
+    prices = [found.ceilings(pack.ask) for pack in _left(packs, before)]
     return Plan(
         job=job,
         digest=rows.digest,
         asked=fit,
+        packs=packs,
         bad=tuple(sorted(bad, key=lambda row: row.number)),
         done=before.done,
         sellers=found,
@@ -184,8 +181,13 @@ class _Before:
     """What earlier runs did, spent and settled on."""
 
     done: frozenset[Name] = frozenset()
+    standing: tuple[Name, ...] = ()
     spent_atoms: int = 0
     model_id: str = ""
+
+
+def _left(packs: Sequence[Pack], before: _Before) -> list[Pack]:
+    return [pack for pack in packs if pack.name not in before.done]
 
 
 def _before(job: MapJob, digest: str) -> _Before:
@@ -196,6 +198,7 @@ def _before(job: MapJob, digest: str) -> _Before:
         check_same_job(book, job, digest)
         return _Before(
             done=frozenset(book.done()),
+            standing=book.standing(),
             spent_atoms=book.committed_atoms(),
             model_id=book.about("model_id") or "",
         )

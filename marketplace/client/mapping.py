@@ -1,4 +1,6 @@
-"""A file of inputs, one paid job a row, over several nodes: a forecast, then each row bought at most once.
+"""A file of inputs over several nodes: a forecast, then each row bought at most once.
+
+A row is a paid job of its own, or one with others (`packs`).
 
     plan = await mapping.forecast(client, MapJob(source=…, out=…, recipe=…))
     statement = await mapping.run(client, plan, Terms(cap_atoms=500_000))
@@ -9,6 +11,7 @@ the record of what was bought: the same job again goes on where it stopped, and 
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from marketplace.client.bundle import Bundle
-from marketplace.client.map_plan import AskedRow, Plan, check_same_job
 from marketplace.client.map_plan import MapJob as MapJob
+from marketplace.client.map_plan import Plan, check_same_job
 from marketplace.client.map_plan import forecast as forecast
+from marketplace.client.packs import Pack
 from marketplace.client.purchases import Halted, Purchases, Terms, Unit
 from marketplace.client.recipes import pinned
 from marketplace.client.sellers import Sellers
@@ -27,10 +31,13 @@ from marketplace.client.statement import Tally, beside, write_lines
 from marketplace.client.workbook import Workbook
 from marketplace.protocol.errors import ErrorCode, WattError
 from marketplace.protocol.messages import ReceiptStatus
-from marketplace.protocol.payloads import Answer, task_type
+from marketplace.protocol.payloads import Answer
 
 if TYPE_CHECKING:
     from marketplace.client.aio import AsyncWattline
+
+# The row a job gives next, the job's place, its line, and what it gives then.
+_Coming = tuple[int, int, dict[str, Any], Iterator[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,19 +98,19 @@ async def run(
 
 
 async def _buy(purchases: Purchases, plan: Plan, concurrency: int, tell: Callable[[Progress], None]) -> None:
-    waiting = (each for each in plan.asked if each.name not in plan.done)
+    waiting = (pack for pack in plan.packs if pack.name not in plan.done)
     done, failed = len(plan.asked) - plan.left, 0
 
     async def work() -> None:
         nonlocal done, failed
-        for each in waiting:
+        for pack in waiting:
             try:
-                await purchases.buy(_unit(each, plan.sellers))
-                done += 1
+                await purchases.buy(_unit(pack, plan.sellers))
+                done += len(pack.rows)
             except Halted:
                 return
             except WattError:
-                failed += 1
+                failed += len(pack.rows)
             left = len(plan.asked) - done - failed
             tell(Progress(done=done, failed=failed, left=left, spent_atoms=purchases.committed_atoms))
 
@@ -112,19 +119,19 @@ async def _buy(purchases: Purchases, plan: Plan, concurrency: int, tell: Callabl
             group.start_soon(work)
 
 
-def _unit(each: AskedRow, found: Sellers) -> Unit:
+def _unit(pack: Pack, found: Sellers) -> Unit:
     return Unit(
-        name=each.name,
-        ask=pinned(each.ask, found.model_id),
+        name=pack.name,
+        ask=pinned(pack.ask, found.model_id),
         nodes=found.nodes,
-        most_atoms=found.ceilings(each.ask)[1],
+        most_atoms=found.ceilings(pack.ask)[1],
     )
 
 
 def _conclude(book: Workbook, purchases: Purchases, plan: Plan) -> Statement:
     job, sums = plan.job, Tally()
     known = book.done()
-    done = sum(each.name in known for each in plan.asked)
+    done = sum(len(pack.rows) for pack in plan.packs if pack.name in known)
     failures = list(_failures(book, plan))
     errors = beside(job.out, "errors.jsonl")
     receipts = beside(job.out, "receipts.jsonl")
@@ -149,23 +156,49 @@ def _conclude(book: Workbook, purchases: Purchases, plan: Plan) -> Statement:
 
 def _results(book: Workbook, plan: Plan) -> Iterator[dict[str, Any]]:
     """A line a row that is done, in the order of the file."""
-    for each in plan.asked:
-        proof = book.proof(each.name)
-        if proof is None:
-            continue
-        bundle = Bundle.from_json(proof)
-        receipt, named = bundle.receipt, each.row.values.get("id")
+    # Packs may lie inside each other; one is opened when its first row is due, so few are in memory.
+    coming: list[_Coming] = []
+    for place, pack in enumerate(plan.packs):
+        yield from _due(coming, pack.rows[0].row.number)
+        _follow(coming, place, _lines(book, pack))
+    yield from _due(coming, None)
+
+
+def _due(coming: list[_Coming], before: int | None) -> Iterator[dict[str, Any]]:
+    while coming and (before is None or coming[0][0] < before):
+        _, place, line, rest = heapq.heappop(coming)
+        yield line
+        _follow(coming, place, rest)
+
+
+def _follow(coming: list[_Coming], place: int, rest: Iterator[dict[str, Any]]) -> None:
+    line = next(rest, None)
+    if line is not None:
+        heapq.heappush(coming, (int(line["row"]), place, line, rest))
+
+
+def _lines(book: Workbook, pack: Pack) -> Iterator[dict[str, Any]]:
+    proof = book.proof(pack.name)
+    if proof is None:
+        return
+    bundle = Bundle.from_json(proof)
+    receipt, shares = bundle.receipt, pack.shares(bundle.receipt.amount_atoms)
+    together = {"rows_in_job": len(pack.rows)} if len(pack.rows) > 1 else {}
+    for (each, answer), atoms in zip(pack.shown(Answer(bundle.chunks)), shares, strict=True):
+        named = each.row.values.get("id")
         yield {
             "row": each.row.number,
             "line": each.row.line,
             **({"id": named} if isinstance(named, str | int) else {}),
-            **task_type(plan.job.recipe.task).shown(Answer(bundle.chunks)),
+            **answer,
             "status": ReceiptStatus(receipt.status).name.lower(),
             "node_id": bundle.node_id,
-            "cost_atoms": str(receipt.amount_atoms),
-            "units_in": receipt.units_in,
-            "units_out": receipt.units_out,
+            "cost_atoms": str(atoms),
+            # The receipt counts the whole job.
+            "units_in": None if together else receipt.units_in,
+            "units_out": None if together else receipt.units_out,
             "receipt_id": bundle.receipt_id,
+            **together,
         }
 
 
@@ -178,8 +211,9 @@ def _counted(book: Workbook, sums: Tally) -> Iterator[dict[str, Any]]:
 def _failures(book: Workbook, plan: Plan) -> Iterator[dict[str, Any]]:
     found = [
         (each.row.number, {"row": each.row.number, "line": each.row.line, **problem})
-        for each in plan.asked
-        if (problem := book.failure(each.name)) and book.proof(each.name) is None
+        for pack in plan.packs
+        if (problem := book.failure(pack.name)) and book.proof(pack.name) is None
+        for each in pack.rows
     ]
     for bad in plan.bad:
         told = {"code": ErrorCode.INVALID_REQUEST.value, "message": bad.why, "charged": False}

@@ -12,6 +12,7 @@ from marketplace.client.quotes import Quote, ceiling_atoms, check_can_seal, chec
 from marketplace.client.sessions import SessionPool
 from marketplace.protocol import sealing
 from marketplace.protocol.errors import BadRequest, ErrorCode, LostRace, ProviderFault
+from marketplace.protocol.forecasts import DAY_SECONDS, HOUR_SECONDS, Forecast, forecast, spent_in
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.merkle import request_hash
 from marketplace.protocol.messages import Order
@@ -47,6 +48,15 @@ class Ordering:
             return Spending(limit_atoms=None, spent_atoms=0)
         spent = self._calls.spent_atoms(self.budget.name)
         return Spending(limit_atoms=self.budget.limit_atoms, spent_atoms=spent)
+
+    def forecast(self) -> Forecast:
+        """How long the budget lasts at the rate of the last hour, or day."""
+        now = self._desk.now_ms() // 1000
+        since_ms = (now - DAY_SECONDS) * 1000
+        bought = [] if self.budget is None else self._calls.spent_lately(self.budget.name, since_ms)
+        moves = [(at_ms // 1000, atoms) for at_ms, atoms in bought]
+        hour, day = (spent_in(moves, seconds, now) for seconds in (HOUR_SECONDS, DAY_SECONDS))
+        return forecast(hour, day, left_atoms=self.spending().left_atoms, now=now, ends_at=None)
 
     async def quotes(self, ask: Ask, max_cost: str | None = None) -> list[Quote]:
         """Ranked quotes of the gateway, not yet verified. Charges nothing.
@@ -92,7 +102,7 @@ class Ordering:
         if desk.seal:
             check_can_seal(node, quote.node_id)
         payload = errand.ask.payload(to_hex(quote.offer.model_id))
-        ceiling = ceiling_atoms(quote.offer, payload)
+        ceiling = ceiling_atoms(quote.offer, payload, quote.units_in_ceiling)
         if errand.ask.max_cost_atoms is not None and ceiling > errand.ask.max_cost_atoms:
             raise _too_dear(ceiling, errand.ask.max_cost_atoms)
         if self.budget is not None:

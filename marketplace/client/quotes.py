@@ -93,9 +93,15 @@ def check_can_seal(node: NodeState, node_id: int) -> None:
         )
 
 
-def ceiling_atoms(offer: Offer, payload: Payload) -> int:
-    """Most this request can cost under this offer; our own sum, not the gateway's."""
-    return full_price_down(offer, units_in_ceiling(payload), units_out_ceiling(payload))
+def ceiling_atoms(offer: Offer, payload: Payload, counted: int | None = None) -> int:
+    """Most this request can cost under this offer; our own sum, not the gateway's.
+
+    `counted` are its input units as quoted; one above our own bound does not count. A node whose own count is
+    higher refuses the order, and nothing is lost.
+    """
+    bound = units_in_ceiling(payload)
+    units_in = bound if counted is None else min(bound, counted)
+    return full_price_down(offer, units_in, units_out_ceiling(payload))
 
 
 def _bad_offer(quote: Quote, why: str) -> ProviderFault:

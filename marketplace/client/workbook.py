@@ -169,6 +169,14 @@ class Workbook:
         rows = self._db.execute("SELECT unit, digest FROM sent WHERE state=?", (SentState.DONE,))
         return {Name(row["unit"], row["digest"]) for row in rows}
 
+    def standing(self) -> tuple[Name, ...]:
+        """Units whose order has its answer, may yet have it, or was paid and has lost it."""
+        rows = self._db.execute(
+            "SELECT unit, digest FROM sent WHERE state IN (?,?,?) GROUP BY unit, digest ORDER BY min(id)",
+            (SentState.DONE, SentState.OPEN, SentState.LOST),
+        )
+        return tuple(Name(row["unit"], row["digest"]) for row in rows)
+
     def sent(self, state: SentState | None = None, name: Name | None = None) -> list[Sent]:
         """Orders in the order they were placed."""
         rows = self._db.execute(

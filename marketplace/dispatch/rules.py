@@ -106,9 +106,10 @@ def check_payload(order: Order, offer: Offer, task: str, salt: bytes, data: byte
         raise BadRequest(
             ErrorCode.ORDER_MISDIRECTED, "the payload is for another model or task than the offer"
         )
-    ceiling = full_price_down(offer, units_in_ceiling(payload), units_out_ceiling(payload))
-    if ceiling > order.max_amount_atoms:
-        detail = f"this job may cost {ceiling} atoms, the order allows {order.max_amount_atoms}"
+    # Its node counts the input, and refuses what it would lose by; here only the rest is certain.
+    least = full_price_down(offer, payload.known_units_in or 0, units_out_ceiling(payload))
+    if least > order.max_amount_atoms:
+        detail = f"this job may cost {least} atoms and more, the order allows {order.max_amount_atoms}"
         raise BadRequest(ErrorCode.PRICE_ABOVE_MAX, detail)
     return payload
 

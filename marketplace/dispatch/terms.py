@@ -58,6 +58,7 @@ class Ask:
         offer_hash: the only offer wanted; None for any.
         salt: of the order, where it was promised before; None for a fresh one.
         payment: what its x402 payment came to; None for a call with a key.
+        counted: its input units by a node's own count; None: not asked for.
     """
 
     key: Signer
@@ -73,3 +74,4 @@ class Ask:
     offer_hash: str | None = None
     salt: bytes | None = None
     payment: Mapping[str, Any] | None = None
+    counted: int | None = None

@@ -286,6 +286,8 @@ def _ask_of(batch: BatchRow, line: BatchLineRow, key: Signer, entry: shapes.Entr
         trace_id=batch.trace_id,
         # What was quoted holds whatever prices do meanwhile.
         max_cost_atoms=line.ceiling_atoms,
+        # Until its results are there; then they say how long.
+        keep_ms=rules.WINDOW_MS + batch.keep_ms,
         node_id=call.node,
         once=Once(name=name, fingerprint=name),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Final
 
+from marketplace.batches import step as batches
 from marketplace.dispatch import forget, once
 from marketplace.flow import Market
 from marketplace.funding import step as funding
@@ -49,10 +50,12 @@ class Clockwork:
             await market.write(lambda tx: return_ended(tx, receivers, now // 1000))
 
     async def forget(self) -> None:
-        """Deletes the content of jobs whose time to be kept is over."""
+        """Deletes the content of jobs, and the files, whose time to be kept is over."""
         market = self._market
         now, signer, domain = market.clock(), market.vault.identity, market.domain
-        # A few at a time: others want to write in between.
+        # A few at a time: others want to write in between. Files first, whose lines need not be emptied then.
+        while await market.write(lambda tx: batches.expire_files(tx, now, _FEW)) == _FEW:
+            continue
         while await market.write(lambda tx: forget.expire(tx, signer, domain, now, _FEW)) == _FEW:
             continue
 

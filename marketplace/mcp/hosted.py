@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, Final
@@ -26,7 +27,9 @@ from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.ids import api_key_hash
 
 PER_JOB: Final = "x-watt-per-job"
+BUDGET: Final = "x-watt-budget"
 MODELS: Final = "x-watt-models"
+_MOST_CALLERS: Final = 1_000
 _CANCEL_SECONDS: Final = 5
 _LOOK_BACK: Final = 100
 # A call may be cut off while its job is being placed.
@@ -50,12 +53,14 @@ class HostedClerk:
     ) -> None:
         self._app, self._address_of, self._currency, self._now_ms = app, address_of, currency, now_ms
         self._shelf = Shelf()
+        self._limits: OrderedDict[tuple[str, Words], Limits] = OrderedDict()
 
     async def serve(self, caller: Caller) -> Visit:
         """A visit with the key and the limits that the caller's headers name. Raises `BadRequest`."""
         kind, _, secret = caller.headers.get("authorization", "").partition(" ")
         key = secret.strip() if kind.lower() == "bearer" else ""
-        words = Words(per_job=caller.headers.get(PER_JOB), models=caller.headers.get(MODELS))
+        said = caller.headers.get
+        words = Words(per_job=said(PER_JOB), budget=said(BUDGET), models=said(MODELS))
         around = Surroundings(now_ms=self._now_ms)
         # Nothing to close: its only connection is a call of the app.
         gateway = Gateway(
@@ -63,7 +68,19 @@ class HostedClerk:
         )
         shop = HostedShop(gateway, key, self._address_of, self._currency, self._now_ms)
         owner = api_key_hash(key).hex() if key else ""
-        return Visit(shop=shop, limits=Limits(words, self._currency), shelf=self._shelf, owner=owner)
+        limits = self._limits_of(owner, words)
+        if key and words.budget is not None:
+            # By the gateway's books: they know what other hosts with this key spent, and survive a restart.
+            limits.spent_atoms = await shop.spent_atoms()
+        return Visit(shop=shop, limits=limits, shelf=self._shelf, owner=owner)
+
+    def _limits_of(self, owner: str, words: Words) -> Limits:
+        """The same for every call of one key with the same headers: calls at once hold money together."""
+        found = self._limits.pop((owner, words), None) or Limits(words, self._currency)
+        self._limits[owner, words] = found
+        if len(self._limits) > _MOST_CALLERS:
+            self._limits.popitem(last=False)
+        return found
 
 
 class HostedShop:
@@ -108,7 +125,8 @@ class HostedShop:
             "idempotency-key": limit.once,
             "traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01",
         }
-        body = {"model": wish.model, **wish.fields, "max_cost": self._currency.bare(limit.most_atoms)}
+        model = wish.model_id or wish.model
+        body = {"model": model, **wish.fields, "max_cost": self._currency.bare(limit.most_atoms)}
         body |= {} if limit.node_id is None else {"node": limit.node_id}
         try:
             if wish.task == "chat":
@@ -137,6 +155,10 @@ class HostedShop:
     async def checks(self, bundle: dict[str, Any]) -> list[Check]:
         """The offline checks; what the chain says of a receipt its reader should ask without the gateway."""
         return verify_receipt(bundle)
+
+    async def spent_atoms(self) -> int:
+        """What the key has spent in all, what its running jobs may cost among it."""
+        return int((await self._gateway.get("/v1/keys/me"))["spent_atoms"])
 
     async def purse(self) -> Purse:
         """What the key's open sessions hold; that is all it can spend."""

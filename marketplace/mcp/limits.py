@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from marketplace.client.problems import GatewayTrouble
 from marketplace.mcp.shop import Currency
+from marketplace.protocol import patterns
 from marketplace.protocol.errors import BadRequest, ErrorCode, WattError
 
 
@@ -28,8 +28,9 @@ class Limits:
     The chain's own limits hold besides: this object can only be stricter.
     """
 
-    def __init__(self, words: Words, currency: Currency) -> None:
-        self.models, self._currency = words.models, currency
+    def __init__(self, words: Words, currency: Currency, granted: Sequence[str] = ()) -> None:
+        """`granted` are the models that the key's grant lists; none: any."""
+        self._models, self._granted, self._currency = words.models, granted, currency
         self.per_job_atoms = None if words.per_job is None else currency.atoms(words.per_job)
         self.spent_atoms = 0
         self._budget_atoms = None if words.budget is None else currency.atoms(words.budget)
@@ -48,9 +49,16 @@ class Limits:
         known = [atoms for atoms in (self.per_job_atoms, self.left_atoms) if atoms is not None]
         return min(known, default=None)
 
+    @property
+    def models(self) -> str | None:
+        """Names of models the agent may use, as the user wrote them; None: any."""
+        granted = ", ".join(self._granted)
+        return f"{self._models} of {granted}" if self._models and granted else self._models or granted or None
+
     def permits(self, *names: str) -> bool:
         """Whether a model of these names is one the agent may use."""
-        return self.models is None or any(fnmatch.fnmatchcase(name, self.models) for name in names)
+        wanted = () if self._models is None else (self._models,)
+        return patterns.allows(wanted, *names) and patterns.allows(self._granted, *names)
 
     @contextmanager
     def holding(self, atoms: int, *, allowed: bool) -> Iterator[Held]:

@@ -49,7 +49,8 @@ class OwnClerk:
             if self._visit is None:
                 self._client = await self._open()
                 shop = OwnShop(self._client, self._keep)
-                limits = Limits(self._words, shop.currency)
+                payer = self._client.pool.payer
+                limits = Limits(self._words, shop.currency, payer.models if payer is not None else ())
                 self._visit = Visit(shop=shop, limits=limits, shelf=Shelf(), owner="")
             return self._visit
 
@@ -145,6 +146,7 @@ class OwnShop:
             "model": wish.model,
             "max_cost": self.currency.bare(limit.most_atoms),
             "node": limit.node_id,
+            "model_id": wish.model_id,
             "heard": ear.heard,
         }
         if wish.task == "chat":

@@ -127,7 +127,8 @@ async def permitted(call: Call, plan: Annotated[Plan, Resolve(planned)]) -> Elic
         raise BadRequest(
             ErrorCode.PRICE_ABOVE_MAX,
             f"{plan.question} This client cannot ask its user, so the answer is no.",
-            hint="Name a lower max_cost, or let the user raise the limit: --per-job, or X-Watt-Per-Job.",
+            hint="Name a lower max_cost, or let the user raise the limit: --per-job and --budget,"
+            " or X-Watt-Per-Job and X-Watt-Budget.",
         )
     return Elicit(f"{plan.question} Allow once?", Allow)
 
@@ -164,8 +165,7 @@ def _of_offer(visit: Visit, name: str, asked: int | None) -> Plan:
     if asked is not None and asked < ceiling:
         raise _too_dear(visit, ceiling, asked)
     limit = Limit(most_atoms=ceiling, node_id=kept.quote.node_id, once=name)
-    # By its id, so that it is the very model that was quoted.
-    wish = replace(kept.wish, model=to_hex(kept.quote.offer.model_id))
+    wish = replace(kept.wish, model_id=to_hex(kept.quote.offer.model_id))
     question = "" if kept.bought else _question(visit, ceiling)
     return Plan(visit=visit, model=kept.wish.model, wish=wish, limit=limit, question=question, kept=kept)
 

@@ -50,11 +50,15 @@ class Currency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """One request, before it is known which node does it; `fields` are those of the task's payload."""
+    """One request, before it is known which node does it; `fields` are those of the task's payload.
+
+    `model_id` is the very model that was quoted, whatever it is asked for by; None: what the name means.
+    """
 
     model: str
     task: str
     fields: Mapping[str, Any]
+    model_id: str | None = None
 
     def ask(self, **limits: Any) -> Ask:
         """The same for the SDK, checked. Raises `BadRequest`."""

@@ -185,6 +185,12 @@ def unstarted(line_id: str, custom_id: str, ending: BatchStatus) -> bytes:
     return _line({"id": line_id, "custom_id": custom_id, "response": None, "error": error})
 
 
+def emptied(line: bytes, problem: WattError) -> bytes:
+    """A line that was written before, by its names alone: what was answered is gone."""
+    was = json.loads(line)
+    return refused(was["id"], was["custom_id"], problem)
+
+
 def _line(value: dict[str, Any]) -> bytes:
     # Escaped to ASCII: what a node answers may hold half a surrogate pair, which UTF-8 cannot carry.
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"

@@ -1,7 +1,9 @@
 """Frames between gateway and node: JSON text over one WebSocket the node opens.
 
-    gateway → node   challenge · welcome · order · cancel · lease · delivered · superseded · voucher · problem
-    node → gateway   hello · heartbeat · offers · accepted · refused · chunk · receipt · voucher_taken
+    gateway → node   challenge · welcome · count · order · cancel · lease · delivered · superseded · voucher
+    node → gateway   hello · heartbeat · offers · counted · accepted · refused · chunk · receipt
+                     voucher_taken
+    either way       problem
 
 Signed messages travel as their canonical bytes, so that what was signed is what is stored. An order carries
 its trace id. Every frame is idempotent: a link that breaks is opened again and both sides repeat themselves.
@@ -27,6 +29,8 @@ from marketplace.protocol.hexes import from_hex, to_hex
 
 VERSION: Final = 1
 MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
+# Longer requests are not counted beforehand: the bound in bytes holds.
+MAX_COUNTED_BYTES: Final = 256 * 1024
 
 
 def _read_hex(value: Any) -> bytes:
@@ -128,6 +132,22 @@ class Lease(Frame):
     until_ms: int
 
 
+class Count(Frame):
+    """How many input units would this request be billed for? Asked before anything is ordered."""
+
+    kind: Literal["count"] = "count"
+    number: int = Field(ge=0)
+    payload: Blob
+
+
+class Counted(Frame):
+    """The node's own count of a request's input, by the tokenizer that bills it; None: it cannot tell now."""
+
+    kind: Literal["counted"] = "counted"
+    number: int = Field(ge=0)
+    units_in: int | None = Field(default=None, ge=0, lt=1 << 53)
+
+
 class OrderFrame(Frame):
     """One job for this node. `order` is signed by the session's key."""
 
@@ -224,10 +244,28 @@ class Problem(Frame):
 
 
 FromNode = (
-    HelloFrame | Heartbeat | Offers | Accepted | Refused | ChunkFrame | ReceiptFrame | VoucherTaken | Problem
+    HelloFrame
+    | Heartbeat
+    | Offers
+    | Counted
+    | Accepted
+    | Refused
+    | ChunkFrame
+    | ReceiptFrame
+    | VoucherTaken
+    | Problem
 )
 FromGateway = (
-    Challenge | Welcome | OrderFrame | Cancel | Lease | Delivered | Superseded | VoucherFrame | Problem
+    Challenge
+    | Welcome
+    | Count
+    | OrderFrame
+    | Cancel
+    | Lease
+    | Delivered
+    | Superseded
+    | VoucherFrame
+    | Problem
 )
 _FROM_NODE: TypeAdapter[FromNode] = TypeAdapter(Annotated[FromNode, Field(discriminator="kind")])
 _FROM_GATEWAY: TypeAdapter[FromGateway] = TypeAdapter(Annotated[FromGateway, Field(discriminator="kind")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
@@ -9,19 +10,18 @@ from fastapi import Body, FastAPI, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from marketplace.openai import answers, requests
+from marketplace.openai.completions import CompletionCall, TextChunks, text_completion
+from marketplace.openai.unsupported import UNSUPPORTED
 from marketplace.protocol.errors import BadRequest, ErrorCode, WattError
-from marketplace.protocol.payloads import TASKS, Payload
-from marketplace.proxy import problems
-from marketplace.proxy.calls import Hints, Proxy, chat_payload
+from marketplace.protocol.payloads import TASKS, ChatPayload, Payload
+from marketplace.proxy import problems, responses
+from marketplace.proxy.calls import SSE, Proxy, Shape, hints_of, only_choice
 from marketplace.proxy.edge import HEALTH, Edge
 
 MAX_BODY_BYTES: Final = 8_388_608
-_SSE: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-# Routes of OpenAI's that this proxy does not have, told apart from mistyped ones.
-_ELSEWHERE: Final = (
-    *("audio", "assistants", "batches", "completions", "conversations", "files", "fine_tuning", "images"),
-    *("moderations", "realtime", "responses", "threads", "uploads", "vector_stores", "videos"),
-)
+_ROWS: Final = "buy a whole file of rows with your own key: watt map FILE"
+# What OpenAI has routes for and a proxy does not do, told apart from mistyped routes.
+_ELSEWHERE: Final = UNSUPPORTED | {"files": _ROWS, "batches": _ROWS}
 
 
 def create_app(proxy: Proxy, *, token: str | None = None, max_body_bytes: int = MAX_BODY_BYTES) -> Edge:
@@ -32,6 +32,7 @@ def create_app(proxy: Proxy, *, token: str | None = None, max_body_bytes: int = 
     for task, kind in TASKS.items():
         if task not in ("chat", "embed"):
             _add_task(app, proxy, task, kind)
+    app.include_router(responses.routes(proxy))
     _market(app, proxy)
     _own(app, proxy)
     return Edge(app, token=token, max_body_bytes=max_body_bytes)
@@ -50,30 +51,48 @@ def _openai(app: FastAPI, proxy: Proxy) -> None:
 
     @app.post("/v1/embeddings")
     async def embed(call: requests.EmbedCall, request: Request) -> Response:
-        feed = proxy.start(call, call.payload(), _hints(request))
+        feed = proxy.start(call, call.payload(), hints_of(request))
         began, done = await feed.done()
         body = answers.embeddings(call.model, done.answer, call.encoding_format)
         return JSONResponse(body | proxy.answered("embed", done), headers=proxy.headers(began))
 
     @app.post("/v1/chat/completions")
     async def chat(call: requests.ChatCall, request: Request) -> Response:
-        feed = proxy.start(call, chat_payload(call), _hints(request), streamed=call.stream)
-        if call.stream:
-            head = await feed.first()
-            lines = proxy.lines(feed, call.model, head, request.state.request_id)
-            headers = _SSE | proxy.headers(head[0])
-            return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
-        began, done = await feed.done()
-        created = proxy.client.desk.now_ms() // 1000
-        body = answers.chat_completion(done.bundle.job_id, call.model, created, done.answer)
-        return JSONResponse(body | proxy.answered("chat", done), headers=proxy.headers(began))
+        payload = only_choice(call.payloads(0), call)
+        return await _text(proxy, request, call, payload, answers.ChatChunks, answers.chat_completion)
+
+    @app.post("/v1/completions")
+    async def complete(call: CompletionCall, request: Request) -> Response:
+        payload = only_choice(call.payloads(0), call)
+        return await _text(proxy, request, call, payload, TextChunks, text_completion)
+
+
+async def _text(
+    proxy: Proxy,
+    request: Request,
+    call: requests.Generation,
+    payload: ChatPayload,
+    chunks: type[Shape],
+    whole: Callable[..., dict[str, Any]],
+) -> Response:
+    """A generation in a route's shapes, streamed or whole."""
+    feed = proxy.start(call, payload, hints_of(request), streamed=call.stream)
+    began, item = await feed.first()
+    created = proxy.client.desk.now_ms() // 1000
+    if call.stream:
+        shape = chunks(job_id=began.job_id, model=call.model, created=created)
+        lines = proxy.lines(feed, shape, item, request.state.request_id)
+        return StreamingResponse(lines, media_type="text/event-stream", headers=SSE | proxy.headers(began))
+    done = await feed.end(item)
+    body = whole(done.bundle.job_id, call.model, created, done.answer)
+    return JSONResponse(body | proxy.answered("chat", done), headers=proxy.headers(began))
 
 
 def _add_task(app: FastAPI, proxy: Proxy, task: str, kind: type[Payload]) -> None:
     """Route of a task that OpenAI has no route for: its payload's fields in, its answer as JSON out."""
 
     async def run(call: requests.TaskCall, request: Request) -> Response:
-        began, done = await proxy.start(call, call.payload(task), _hints(request)).done()
+        began, done = await proxy.start(call, call.payload(task), hints_of(request)).done()
         body = answers.task_answer(task, kind, call.model, done.answer)
         return JSONResponse(body | proxy.answered(task, done), headers=proxy.headers(began))
 
@@ -128,15 +147,11 @@ def _own(app: FastAPI, proxy: Proxy) -> None:
             return JSONResponse(found | {"ok": False, "detail": error.detail}, 503)
         return JSONResponse(found)
 
-    @app.api_route("/v1/{path:path}", methods=["GET", "POST", "DELETE"])
+    @app.api_route("/v1/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     async def elsewhere(path: str) -> None:
-        if path.split("/")[0] in _ELSEWHERE:
-            hint = f"Ask the gateway itself, with a bearer key: {desk.gateway.url}/v1/{path[:80]}"
-            raise BadRequest(ErrorCode.UNSUPPORTED, f"watt proxy has no /v1/{path[:80]}", hint=hint)
+        here = next((name for name in _ELSEWHERE if f"{path}/".startswith(f"{name}/")), None)
+        if here is not None:
+            hint = f"A gateway may do more, with a bearer key of its own: {desk.gateway.url}/v1/{path[:80]}"
+            detail = f"this is not done at /v1/{here} of watt proxy: {_ELSEWHERE[here]}"
+            raise BadRequest(ErrorCode.UNSUPPORTED, detail, hint=hint)
         raise BadRequest(ErrorCode.NOT_FOUND, hint="See the guide: With nobody in between.")
-
-
-def _hints(request: Request) -> Hints:
-    # OpenAI clients count their own retries, and send no idempotency key.
-    retries = request.headers.get("x-stainless-retry-count", "0")
-    return Hints(name=request.headers.get("idempotency-key", ""), repeated=retries not in ("", "0"))

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 from pydantic import ValidationError
+from starlette.requests import Request
 
 from marketplace.client.aio import AsyncWattline
 from marketplace.client.asks import Ask
+from marketplace.client.bundle import Bundle
 from marketplace.client.callbook import Once
-from marketplace.client.work import Began, Done, Piece, Told
+from marketplace.client.work import Began, Done, Piece
 from marketplace.openai import answers, billing, money, requests
+from marketplace.openai.completions import TextChunks
 from marketplace.protocol.annex import read_annex
-from marketplace.protocol.errors import BadRequest, Broken, ErrorCode, WattError
+from marketplace.protocol.errors import BadRequest, ErrorCode, WattError
 from marketplace.protocol.hexes import keccak
 from marketplace.protocol.money import format_atoms, parse_atoms
 from marketplace.protocol.payloads import (
@@ -35,7 +37,8 @@ BUDGET_LEFT: Final = "x-watt-budget-left"
 REPLAYED: Final = "idempotent-replayed"
 # All that a quote for a call to be sealed may tell of it.
 _TOLD: Final = ("model", "task", "units", "max_cost", "node")
-AnyCall = requests.ChatCall | requests.EmbedCall | requests.TaskCall
+SSE: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+Shape = answers.ChatChunks | TextChunks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +81,7 @@ class Proxy:
         """Waits a little for calls under way."""
         await self._feeds.aclose()
 
-    def start(self, call: AnyCall, payload: Payload, hints: Hints, *, streamed: bool = False) -> Feed:
+    def start(self, call: requests.Call, payload: Payload, hints: Hints, *, streamed: bool = False) -> Feed:
         """Buys, unless it is bought already: the same call again attaches to the order it has.
 
         Raises:
@@ -104,12 +107,12 @@ class Proxy:
 
     def answered(self, task: str, done: Done) -> dict[str, Any]:
         """What every answer has beside OpenAI's own fields."""
-        bundle, deployment = done.bundle, self.client.desk.deployment
-        method = read_annex(bundle.annex).energy_method
-        used = billing.spent(bundle.receipt, ceiling_atoms=done.ceiling_atoms, energy_method=method)
-        currency = billing.Currency(decimals=deployment.token_decimals, symbol=deployment.token_symbol)
-        usage = billing.of_completion(task, used, currency)
-        return {"usage": usage, "job_id": bundle.job_id, "receipt": bundle.to_json()}
+        usage = billing.of_completion(task, *self._spent(done.bundle))
+        return {"usage": usage, "job_id": done.bundle.job_id, "receipt": done.bundle.to_json()}
+
+    def used_by_response(self, bundle: Bundle) -> dict[str, Any]:
+        """`usage` of a response."""
+        return billing.of_response(*self._spent(bundle))
 
     def headers(self, began: Began) -> dict[str, str]:
         """Headers of an answer."""
@@ -120,38 +123,38 @@ class Proxy:
         return headers if left is None else headers | {BUDGET_LEFT: format_atoms(left, self._decimals)}
 
     def budget(self) -> dict[str, Any]:
-        """How the budget stands, in units and atoms."""
+        """How the budget stands, in units and atoms, and how long it lasts."""
         found = self.client.work.ordering.spending()
         amounts = {"limit": found.limit_atoms, "spent": found.spent_atoms, "left": found.left_atoms}
         units = {name: None if a is None else format_atoms(a, self._decimals) for name, a in amounts.items()}
         atoms = {f"{name}_atoms": None if a is None else str(a) for name, a in amounts.items()}
-        return {"currency": self.client.desk.deployment.token_symbol, **units, **atoms}
+        lasts = self.client.work.ordering.forecast().to_json()
+        return {"currency": self.client.desk.deployment.token_symbol, **units, **atoms, "forecast": lasts}
 
     async def lines(
-        self, feed: Feed, model: str, head: tuple[Began, Piece | Done], request_id: str
+        self, feed: Feed, shape: Shape, item: Piece | Done, request_id: str
     ) -> AsyncIterator[str]:
         """A generation as OpenAI streams it; usage and receipt come with the last chunk."""
-        began = head[0]
-        item: Told = head[1]
-        created = self.client.desk.now_ms() // 1000
-        chunk = partial(answers.chat_chunk, began.job_id, model, created)
-        yield event(chunk({"role": "assistant", "content": ""}))
+        for chunk in shape.opening(1):
+            yield event(chunk)
         try:
-            while not isinstance(item, Done):
-                if isinstance(item, Piece):
-                    yield event(chunk({"content": item.text}, logprobs=item.logprobs))
-                following = await feed.next()
-                if following is None:
-                    raise Broken(ErrorCode.INTERNAL, "the call ended without an end")
-                item = following
+            async for piece in feed.rest(item):
+                if isinstance(piece, Done):
+                    yield event(shape.end(0, piece.answer))
+                    yield event(shape.last() | self.answered("chat", piece))
+                else:
+                    yield event(shape.text(0, piece))
         except WattError as error:
             yield event(problems.body_of(error, request_id))
-        else:
-            yield event(chunk({}, answers.finish_of(item.answer)))
-            yield event(chunk(None) | self.answered("chat", item))
         yield "data: [DONE]\n\n"
 
-    def _ask(self, call: AnyCall, payload: Payload) -> Ask:
+    def _spent(self, bundle: Bundle) -> tuple[billing.Spent, billing.Currency]:
+        method, deployment = read_annex(bundle.annex).energy_method, self.client.desk.deployment
+        most = bundle.order.max_amount_atoms
+        used = billing.spent(bundle.receipt, ceiling_atoms=most, energy_method=method)
+        return used, billing.Currency(decimals=deployment.token_decimals, symbol=deployment.token_symbol)
+
+    def _ask(self, call: requests.Call, payload: Payload) -> Ask:
         own = [name for name in type(payload).model_fields if name not in Payload.model_fields]
         return Ask(
             task=payload.task,
@@ -170,15 +173,19 @@ class Proxy:
         return min(found, default=None)
 
 
-def chat_payload(call: requests.ChatCall) -> ChatPayload:
-    """The request of a chat call. Raises `BadRequest`.
+def only_choice(payloads: Sequence[ChatPayload], call: requests.Choices) -> ChatPayload:
+    """The request of a call of one choice. Raises `BadRequest` for more."""
+    if len(payloads) != 1:
+        raise BadRequest(ErrorCode.UNSUPPORTED, "one prompt and one choice a call: n must be 1", param="n")
+    return unseeded(payloads[0], call.seed)
 
-    Where the call names no seed, the order's hash gives one, which no retry changes.
+
+def unseeded(payload: ChatPayload, seed: int | None) -> ChatPayload:
+    """The request as it is signed: where the call names no seed, the order's hash gives one.
+
+    No retry changes it: the same call has the same order.
     """
-    if call.n not in (None, 1):
-        raise BadRequest(ErrorCode.UNSUPPORTED, "one choice a call: n must be 1", param="n")
-    payload = call.payload(0)
-    return payload.model_copy(update={"seed": None}) if call.seed is None else payload
+    return payload.model_copy(update={"seed": None}) if seed is None else payload
 
 
 def sized(body: dict[str, Any]) -> dict[str, Any]:
@@ -198,7 +205,8 @@ def sized(body: dict[str, Any]) -> dict[str, Any]:
 
 def _quoted(body: dict[str, Any]) -> Payload:
     if "messages" in body:
-        return chat_payload(requests.ChatCall.model_validate(body))
+        call = requests.ChatCall.model_validate(body)
+        return only_choice(call.payloads(0), call)
     if "input" in body:
         return requests.EmbedCall.model_validate(body).payload()
     if not isinstance(body.get("body"), dict):
@@ -206,6 +214,14 @@ def _quoted(body: dict[str, Any]) -> Payload:
     return build_payload(str(body.get("task")), BLANK_MODEL, body["body"])
 
 
-def event(data: Any) -> str:
+def hints_of(request: Request) -> Hints:
+    """What a request says of itself."""
+    # OpenAI clients count their own retries, and send no idempotency key.
+    retries = request.headers.get("x-stainless-retry-count", "0")
+    return Hints(name=request.headers.get("idempotency-key", ""), repeated=retries not in ("", "0"))
+
+
+def event(data: Any, name: str = "") -> str:
     """One server-sent event."""
-    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return f"event: {name}\ndata: {text}\n\n" if name else f"data: {text}\n\n"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
 from marketplace.client.work import Began, Done, Piece, Told
+from marketplace.openai import answers
 from marketplace.protocol.errors import Broken, ErrorCode, WattError
 
 _GRACE_SECONDS: Final = 5.0
@@ -44,15 +45,27 @@ class Feed:
     async def done(self) -> tuple[Began, Done]:
         """The job, and its end; the pieces are in it."""
         began, item = await self.first()
+        return began, await self.end(item)
+
+    async def end(self, item: Piece | Done) -> Done:
+        """The end behind what came first. Raises as `next`."""
+        async for piece in self.rest(item):
+            if isinstance(piece, Done):
+                return piece
+        raise Broken(ErrorCode.INTERNAL, "the call ended without an end")
+
+    async def rest(self, item: Told) -> AsyncIterator[answers.Piece | Done]:
+        """What came first and all behind it, its end last; pieces know where they start. Raises as `next`."""
+        start = 0
         while not isinstance(item, Done):
+            if isinstance(item, Piece):
+                yield answers.Piece(start=start, text=item.text, told=item.logprobs)
+                start += len(item.text)
             following = await self.next()
             if following is None:
                 raise Broken(ErrorCode.INTERNAL, "the call ended without an end")
-            if isinstance(following, Began):
-                began = following
-            else:
-                item = following
-        return began, item
+            item = following
+        yield item
 
     async def _pump(self, told: AsyncGenerator[Told, None]) -> None:
         try:

@@ -73,6 +73,8 @@ class Need:
 
     Attributes:
         units_in: most input units it can be billed for; `units_out` likewise.
+        exact: whether `units_in` is just what it will be billed for, by a node's own count.
+        choices: how often it is ordered; the caller's limit is for all of them together.
         max_cost_atoms: the caller's own limit; None for none.
         node_id: the only node wanted; None for any.
         tried: nodes that must not be asked again.
@@ -81,6 +83,8 @@ class Need:
     task: str
     units_in: int
     units_out: int
+    exact: bool = False
+    choices: int = 1
     max_cost_atoms: int | None = None
     node_id: int | None = None
     tried: Collection[int] = ()
@@ -88,7 +92,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quote(Generic[L]):
-    """One offer for one request: the most it can cost, and whether it can be taken now."""
+    """One offer for one request: the most all its choices can cost, and whether it can be taken now."""
 
     listing: L
     ceiling_atoms: int
@@ -102,12 +106,20 @@ class Quote(Generic[L]):
 
 
 def need_of(
-    payload: Payload, max_cost_atoms: int | None, node_id: int | None, tried: Collection[int] = ()
+    payload: Payload,
+    max_cost_atoms: int | None,
+    node_id: int | None,
+    tried: Collection[int] = (),
+    counted: int | None = None,
 ) -> Need:
-    """What a payload asks of a node; no node in `tried` is asked again."""
+    """What a payload asks of a node; no node in `tried` is asked again.
+
+    `counted` are its input units by a node's count; None leaves the bound in bytes.
+    """
     return Need(
         task=payload.task,
-        units_in=units_in_ceiling(payload),
+        units_in=units_in_ceiling(payload) if counted is None else counted,
+        exact=counted is not None,
         units_out=units_out_ceiling(payload),
         max_cost_atoms=max_cost_atoms,
         node_id=node_id,
@@ -145,6 +157,12 @@ def rank(listings: Sequence[L], need: Need, *, now_ms: int, min_stake_atoms: int
     return _with_reasons(quotes)
 
 
+def first_asked(quotes: Sequence[Quote[L]]) -> L | None:
+    """Whose offer would be taken, were it not for the price; None when nobody's."""
+    able = (quote for quote in quotes if quote.why_not in (None, ErrorCode.PRICE_ABOVE_MAX))
+    return next((quote.listing for quote in able), None)
+
+
 def refusal(quotes: Sequence[Quote[L]], need: Need) -> tuple[ErrorCode, str]:
     """Why none of the quotes can be taken: the code and a sentence that says what would help."""
     if need.node_id is not None and all(quote.listing.node_id != need.node_id for quote in quotes):
@@ -167,7 +185,7 @@ def _named(model: str, listing: Offered) -> bool:
 
 
 def _quote(item: L, need: Need, now_ms: int, min_stake_atoms: int) -> Quote[L]:
-    ceiling = full_price_down(item.offer, need.units_in, need.units_out)
+    ceiling = full_price_down(item.offer, need.units_in, need.units_out) * need.choices
     return Quote(
         listing=item,
         ceiling_atoms=ceiling,

@@ -17,6 +17,7 @@ class FileRow(SQLModel, table=True):
     url: str = ""
     size_bytes: int = Field(sa_type=BigInteger)
     created_at_ms: int = Field(sa_type=BigInteger)
+    expires_at_ms: int = Field(sa_type=BigInteger, index=True)
 
 
 class FileLineRow(SQLModel, table=True):
@@ -33,6 +34,7 @@ class BatchRow(SQLModel, table=True):
 
     `status` is a `BatchStatus`, `ending` the one it stops with, once that is not `completed`. `ceiling_atoms`
     is the most all its lines can cost; `problem` says why lines wait now. `labels` are the caller's, as JSON.
+    `keep_ms` is how long its results are kept once it has ended.
     """
 
     __tablename__ = "batch"
@@ -60,6 +62,7 @@ class BatchRow(SQLModel, table=True):
     energy_millijoules: int = Field(default=0, sa_type=BigInteger)
     created_at_ms: int = Field(sa_type=BigInteger)
     expires_at_ms: int = Field(sa_type=BigInteger)
+    keep_ms: int = Field(sa_type=BigInteger)
     began_at_ms: int | None = Field(default=None, sa_type=BigInteger)
     cancelling_at_ms: int | None = Field(default=None, sa_type=BigInteger)
     finalizing_at_ms: int | None = Field(default=None, sa_type=BigInteger)
@@ -82,5 +85,5 @@ class BatchLineRow(SQLModel, table=True):
     state: str
     session_id: str = ""
     ceiling_atoms: int = Field(default=0, sa_type=BigInteger)
-    job_id: str | None = None
+    job_id: str | None = Field(default=None, index=True)
     tries: int = 0

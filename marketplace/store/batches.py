@@ -87,10 +87,14 @@ def unfinished(tx: Session, key: str | None = None, limit: int = 1_000) -> list[
     return list(tx.exec(query.order_by(col(BatchRow.created_at_ms), col(BatchRow.batch_id)).limit(limit)))
 
 
-def reading(tx: Session, file_id: str) -> BatchRow | None:
-    """A batch that is not over and reads this file."""
+def reading(tx: Session, file_id: str, apart: str = "") -> BatchRow | None:
+    """A batch that is not over and reads this file, another one than `apart`."""
     over = [status.value for status in OVER]
-    query = select(BatchRow).where(BatchRow.input_file_id == file_id, col(BatchRow.status).not_in(over))
+    query = select(BatchRow).where(
+        BatchRow.input_file_id == file_id,
+        col(BatchRow.status).not_in(over),
+        col(BatchRow.batch_id) != apart,
+    )
     return tx.exec(query.limit(1)).first()
 
 
@@ -175,6 +179,28 @@ def job_of(tx: Session, key: str, fingerprint: str) -> JobRow | None:
     """The newest job of a key that was asked for with this fingerprint."""
     query = select(JobRow).where(JobRow.key == key, JobRow.fingerprint == fingerprint)
     return tx.exec(query.order_by(col(JobRow.created_at_ms).desc()).limit(1)).first()
+
+
+def line_of_job(tx: Session, job_id: str) -> tuple[BatchLineRow, BatchRow] | None:
+    """The line a job was last placed for, with its batch; None for a job of no batch."""
+    query = (
+        select(BatchLineRow, BatchRow)
+        .join(BatchRow, col(BatchRow.batch_id) == BatchLineRow.batch_id)
+        .where(BatchLineRow.job_id == job_id)
+    )
+    row = tx.exec(query).first()
+    return None if row is None else (row[0], row[1])
+
+
+def keep_jobs(tx: Session, batch_id: str, until_ms: int) -> None:
+    """The content of a batch's jobs is kept as long as its results are. Deleted content stays deleted."""
+    mine = select(BatchLineRow.job_id).where(BatchLineRow.batch_id == batch_id)
+    query = (
+        update(JobRow)
+        .where(col(JobRow.job_id).in_(mine), col(JobRow.deleted_at_ms).is_(None))
+        .values(keep_until_ms=until_ms)
+    )
+    tx.exec(query, execution_options=_BLIND)
 
 
 def place(tx: Session, line: BatchLineRow, job_id: str) -> None:

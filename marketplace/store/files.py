@@ -8,7 +8,8 @@ from typing import Final
 from sqlalchemy import func, insert
 from sqlmodel import Session, col, delete, select
 
-from marketplace.store.batch_tables import FileLineRow, FileRow
+from marketplace.openai.batches import OVER
+from marketplace.store.batch_tables import BatchRow, FileLineRow, FileRow
 
 Numbered = tuple[int, bytes]
 # Lines may have megabytes, and a file ten thousand: what is in memory at a time is bounded.
@@ -82,6 +83,27 @@ def line(tx: Session, file_id: str, number: int) -> bytes | None:
     """One line of a file."""
     row = tx.get(FileLineRow, (file_id, number))
     return row.body if row else None
+
+
+def replace_line(tx: Session, file_id: str, number: int, body: bytes) -> None:
+    """Another text for a line that is there; a file that is shown has its size mended."""
+    row = tx.get(FileLineRow, (file_id, number))
+    if row is None:
+        return
+    file = tx.get(FileRow, file_id)
+    if file is not None:
+        file.size_bytes += len(body) - len(row.body)
+    row.body = body
+
+
+def due(tx: Session, now_ms: int, limit: int) -> list[str]:
+    """Files whose time is over and which no unfinished batch reads, longest ago first."""
+    over = [status.value for status in OVER]
+    reading = select(BatchRow.input_file_id).where(col(BatchRow.status).not_in(over))
+    query = select(FileRow.file_id).where(
+        col(FileRow.expires_at_ms) <= now_ms, col(FileRow.file_id).not_in(reading)
+    )
+    return list(tx.exec(query.order_by(col(FileRow.expires_at_ms)).limit(limit)))
 
 
 def size_bytes(tx: Session, file_id: str) -> int:

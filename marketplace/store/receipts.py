@@ -12,6 +12,7 @@ from sqlmodel import Session, col, select, update
 from sqlmodel.sql.expression import SelectOfScalar
 
 from marketplace.protocol.errors import ErrorCode, LostRace
+from marketplace.protocol.forecasts import Spent
 from marketplace.protocol.phases import HAS_RESULT, JobPhase
 from marketplace.protocol.webhooks import Event
 from marketplace.store import webhooks
@@ -53,15 +54,20 @@ def find_by_id(tx: Session, receipt_id: str) -> ReceiptRow | None:
     return tx.exec(select(ReceiptRow).where(ReceiptRow.receipt_id == receipt_id)).first()
 
 
-def spent_since(tx: Session, key: str, since_ms: int) -> int:
+def spent_since(tx: Session, key: str, since_ms: int) -> Spent:
     """What receipts that came since then cost a key."""
     query = (
-        select(func.sum(ReceiptRow.amount_atoms))
+        select(
+            func.sum(ReceiptRow.amount_atoms),
+            func.count(col(ReceiptRow.order_hash)),
+            func.min(ReceiptRow.received_at_ms),
+        )
         .join(JobRow, col(JobRow.job_id) == ReceiptRow.job_id)
         .where(JobRow.key == key, col(ReceiptRow.received_at_ms) >= since_ms)
         .where(col(ReceiptRow.superseded).is_(False))
     )
-    return int(tx.exec(query).one() or 0)
+    atoms, times, first_ms = tx.exec(query).one()
+    return Spent(atoms=int(atoms or 0), times=times, since=None if first_ms is None else first_ms // 1000)
 
 
 def chunks(tx: Session, order_hash: str) -> list[bytes]:

@@ -214,9 +214,15 @@ BAD_CALLS = [
     (422, "unsupported", {"endpoint": "/v1/moderations"}, "endpoint"),
     (
         422,
-        "unsupported",
-        {"output_expires_after": {"anchor": "created_at", "seconds": 3600}},
-        "output_expires_after",
+        "invalid_request",
+        {"output_expires_after": {"anchor": "created_at", "seconds": 3599}},
+        "output_expires_after.seconds",
+    ),
+    (
+        422,
+        "invalid_request",
+        {"output_expires_after": {"anchor": "ended_at", "seconds": 3600}},
+        "output_expires_after.anchor",
     ),
     (422, "invalid_request", {"completion_window": "1h"}, "completion_window"),
     (422, "invalid_request", {"input_file_id": "x"}, "input_file_id"),

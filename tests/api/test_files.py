@@ -128,8 +128,14 @@ async def test_form_that_is_not_one_is_refused(tmp_path):
     async with gateway(tmp_path) as g:
         secret, _ = await g.new_key()
         await refused(g, secret, TWO, "unsupported", 422, "purpose must be batch", purpose="fine-tune")
-        later = {"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
-        await refused(g, secret, TWO, "unsupported", 422, "expires_after is not supported", **later)
+        for later in (
+            {"expires_after[anchor]": "created_at"},
+            {"expires_after[anchor]": "created_at", "expires_after[seconds]": "3599"},
+            {"expires_after[anchor]": "created_at", "expires_after[seconds]": "2592001"},
+            {"expires_after[anchor]": "last_active_at", "expires_after[seconds]": "3600"},
+            {"expires_after": "soon"},
+        ):
+            await refused(g, secret, TWO, "invalid_request", 422, "expires_after: anchor created_at", **later)
         headers = bearer(secret)
         for call, said in (
             ({"json": {"purpose": "batch"}}, "send multipart/form-data"),

@@ -94,7 +94,9 @@ def test_quote_lists_nodes_and_charges_nothing(watt: Watt, market: FakeMarket) -
     ran = watt("quote", "hi", "--max-tokens", 8)
     assert ran.code == 0
     assert ran.out.splitlines()[0].split("\t") == ["NODE", "MOST IT COSTS TUSD", "QUEUE", "WHY"]
-    assert "nothing charged" in ran.err
+    assert "up to 82 units in, up to 8 out · nothing charged" in ran.err
+    market.counted = 5
+    assert "5 units in, up to 256 out · nothing charged" in watt("quote", "hi").err
     assert market.orders == []
 
 

@@ -42,6 +42,17 @@ OWN_KEY: dict[str, Any] = {
     "spent_last_day_atoms": "200000",
     "left_atoms": "400000",
     "expires_at": None,
+    "forecast": {
+        "spent_last_hour_atoms": "0",
+        "spent_last_day_atoms": "200000",
+        "purchases_last_day": 4,
+        "based_on_seconds": 86_400,
+        "atoms_per_hour": "8333",
+        "empty_in_seconds": 172_800,
+        "empty_at": 1_800_172_800,
+        "ends_at": None,
+        "ends_by": "money",
+    },
 }
 
 
@@ -63,6 +74,7 @@ class FakeMarket:
         self.check_vouchers = True
         self.down = False
         self.answers_lost = 0
+        self.counted: int | None = None
         self.held = asyncio.Event()
         self.names = {"tiny-chat", to_hex(MODEL_ID)}
 
@@ -171,7 +183,8 @@ class FakeMarket:
             fields = {k: body[k] for k in ("messages", "max_tokens", "input") if k in body}
             data = {"task": body["task"], "model": to_hex(MODEL_ID), **fields, **body.get("body", {})}
             payload = parse_payload(json.dumps(data).encode())
-            units = (units_in_ceiling(payload), units_out_ceiling(payload))
+            units_in = units_in_ceiling(payload) if self.counted is None else self.counted
+            units = (units_in, units_out_ceiling(payload))
         most = round(float(body["max_cost"]) * 1e6) if "max_cost" in body else None
         rows = []
         for node in sorted(self.nodes.values(), key=lambda n: n.price_per_job):
@@ -195,6 +208,12 @@ class FakeMarket:
                 }
             )
         return {
+            "n": 1,
+            "input_units": {
+                "count": units[0],
+                "exact": self.counted is not None,
+                "estimate": "bytes" if self.counted is None else None,
+            },
             "quotes": sorted(rows, key=lambda row: not row["eligible"]),
             "expires_at": START_MS // 1000 + 600,
         }

@@ -243,7 +243,7 @@ STEP = '[[steps]]\nid = "a"\ntask = "chat"\nmodel = "m"\ninput = { prompt = "x" 
         (STEP.replace('{ prompt = "x" }', '"x"'), "input is a table"),
         (STEP + "for_each = 3\n", "for_each is a list"),
         (STEP + "timeout_seconds = 0\n", "timeout_seconds"),
-        (STEP + "when = true\n", "unknown 'when'"),
+        (STEP + "while = true\n", "unknown 'while'"),
         (STEP.replace('"x"', '"{b.text}"'), "which is none of a"),
         (STEP.replace('"x"', '"{"'), "cannot be filled in"),
         (STEP.replace('"x"', '"{item}"'), "which is none of a"),

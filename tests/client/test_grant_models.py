@@ -11,7 +11,6 @@ import pytest
 
 from marketplace.client import opening
 from marketplace.client.aio import AsyncWattline
-from marketplace.client.caps import DAY_SECONDS, forecast
 from marketplace.client.gateway import Gateway
 from marketplace.client.payer import Grant, Payer
 from marketplace.client.problems import GatewayTrouble, problem_of
@@ -85,14 +84,6 @@ async def test_client_of_a_revoked_key_does_not_open(
     with pytest.raises(BadRequest) as seen:
         await AsyncWattline.open(**options)
     assert seen.value.code is ErrorCode.KEY_REVOKED
-
-
-def test_forecast_counts_the_last_day_only() -> None:
-    now = 10 * DAY_SECONDS
-    moves = [(now - DAY_SECONDS, 70), (now - DAY_SECONDS + 1, 30), (now, 10)]
-    told = forecast(moves, left_atoms=80, now=now)
-    assert (told.day_atoms, told.empty_in_seconds) == (40, 2 * DAY_SECONDS)
-    assert forecast([], left_atoms=80, now=now).empty_in_seconds is None
 
 
 @pytest.mark.parametrize("code", [ErrorCode.NOT_READY, ErrorCode.INTERNAL])

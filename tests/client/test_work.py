@@ -10,6 +10,7 @@ from marketplace.client.verify import failures
 from marketplace.protocol.errors import BadRequest, ErrorCode, ProviderFault
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.merkle import root
+from marketplace.protocol.pricing import full_price_down
 from marketplace.protocol.signing import Signer
 from tests.client.fake_market import FakeMarket
 from tests.client.fakes import DOMAIN, MODEL_ID
@@ -204,6 +205,16 @@ async def test_order_reserves_the_ceiling_of_its_offer(watt: AsyncWattline, mark
     (quote, _) = await watt.quote("hi", model="tiny-chat", max_tokens=16)
     await watt.chat("hi", model="tiny-chat", max_tokens=16)
     assert market.orders[0].max_amount_atoms == quote.ceiling_atoms
+
+
+@pytest.mark.parametrize(("counted", "units_in"), [(3, 3), (5_000, 82)], ids=["exact", "more than bytes"])
+async def test_order_follows_the_count_that_was_quoted_and_never_passes_the_bound_in_bytes(
+    watt: AsyncWattline, market: FakeMarket, counted: int, units_in: int
+) -> None:
+    market.counted = counted
+    await watt.chat("hi", model="tiny-chat", max_tokens=16)
+    offer = market.nodes[1].offer()
+    assert market.orders[0].max_amount_atoms == full_price_down(offer, units_in, 16)
 
 
 async def test_silent_gateway_leaves_the_order_open_in_the_journal(market: FakeMarket, buyer: Signer) -> None:

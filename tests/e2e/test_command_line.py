@@ -49,7 +49,9 @@ def watt(market: MarketUnderTest) -> Terminal:
 
 def test_quote_shows_prices_and_charges_nothing(watt: Terminal) -> None:
     assert "node" in watt.run("quote", QUESTION, "--max-tokens", "16").stdout.lower()
-    quotes = watt.json("quote", QUESTION, "--max-tokens", "16")["quotes"]
+    found = watt.json("quote", QUESTION, "--max-tokens", "16")
+    quotes = found["quotes"]
+    assert found["input_units"]["exact"], "the node has a tokenizer and counts by it"
     assert len(quotes) == 2
     assert all(int(quote["ceiling_atoms"]) > 0 for quote in quotes)
 
@@ -60,6 +62,8 @@ def test_run_prints_a_verified_paid_answer(watt: Terminal, tmp_path: Path) -> No
     assert "Paris" in done.stdout
     checks = watt.json("receipt", "verify", str(receipt))["checks"]
     assert all(check["ok"] is not False for check in checks)
+    quoted = watt.json("quote", QUESTION, "--max-tokens", "16")["input_units"]["count"]
+    assert int(json.loads(receipt.read_text())["fields"]["unitsIn"]) == quoted
     row = watt.json("jobs")["jobs"][0]
     assert watt.json("job", row["job_id"])["job_id"] == row["job_id"]
     assert row["job_id"] in watt.run("jobs").stdout

@@ -39,6 +39,9 @@ class Node:
         self.text = ("Hello", " world")
         self.embed_model_task = "embed"
         self.units_in = 5
+        self.counted: int | None = None
+        self.counts_at_all = True
+        self.counts: list[wire.Count] = []
         self.orders: asyncio.Queue[wire.OrderFrame] = asyncio.Queue()
         self.frames: list[wire.FromGateway] = []
         self.tasks: list[asyncio.Task[None]] = []
@@ -103,6 +106,10 @@ class Node:
                 if isinstance(frame, wire.OrderFrame):
                     self.tasks.append(asyncio.create_task(self.behaviour(self, frame)))
                     await self.orders.put(frame)
+                elif isinstance(frame, wire.Count):
+                    self.counts.append(frame)
+                    if self.counts_at_all:
+                        await self.send(wire.Counted(number=frame.number, units_in=self.counted))
                 else:
                     self._keep(frame)
                     if isinstance(frame, wire.VoucherFrame):

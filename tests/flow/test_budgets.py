@@ -98,6 +98,27 @@ async def test_answers_say_what_is_left_and_warn_from_four_fifths_on(tmp_path):
         assert free.headers["x-watt-session-left"] == "9.999981"
 
 
+@pytest.mark.parametrize(("ends_in", "first"), [(86_400, "money"), (5_000, "time")])
+async def test_key_says_how_long_its_money_lasts_and_what_ends_first(tmp_path, ends_in, first):
+    async with gateway(tmp_path) as g, funded(g, 1):
+        secret, _ = await limited(g, budget="0.000400", expires_at=NOW_AT + ends_in)
+
+        async def lasts():
+            shown = (await g.http.get("/v1/keys/me", headers=bearer(secret))).json()
+            assert shown["spent_last_day_atoms"] == shown["forecast"]["spent_last_day_atoms"]
+            return shown["forecast"]
+
+        for bought in range(3):
+            assert ((await lasts())["purchases_last_day"], (await lasts())["empty_at"]) == (bought, None)
+            await g.http.post(CHAT, json=chat_body(), headers=bearer(secret))
+            g.clock.now_ms += 600_000
+        found = await lasts()
+        # Three times 19 in half an hour; 343 are left.
+        assert (found["based_on_seconds"], found["atoms_per_hour"]) == (1_800, "114")
+        assert (found["empty_in_seconds"], found["ends_by"]) == (343 * 1_800 // 57, first)
+        assert found["ends_at"] == NOW_AT + ends_in
+
+
 async def test_expired_key_is_refused(tmp_path):
     async with gateway(tmp_path) as g, funded(g, 1) as (_, nodes, _):
         secret, _ = await limited(g, expires_at=NOW_AT + 60)

@@ -84,7 +84,7 @@ BAD_ORDERS = [
     ("clock_skew", {"issued_at_ms": NOW_MS - 2_001}, {}),
     ("clock_skew", {"issued_at_ms": NOW_MS + 2_001}, {}),
     ("order_replayed", {"seq": 0}, {}),
-    ("price_above_max", {"max_amount_atoms": 50}, {}),
+    ("price_above_max", {"max_amount_atoms": 41}, {}),
     ("session_underfunded", {"max_amount_atoms": 10_000_001}, {}),
     ("invalid_request", {"deadline_ms": NOW_MS + 900_001}, {}),
     ("session_expired", {}, {"closed": True}),

@@ -133,6 +133,50 @@ async def test_cap_of_the_header_is_asked_for(tmp_path: Path, mode: str) -> None
             assert agent.asked[0].endswith("your cap is 0.00001. Allow once?")
 
 
+async def test_job_above_what_the_budget_of_the_header_leaves_is_asked_for(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (g, _), funded(g, 1) as (secret, nodes, _):
+        # A job costs 19 and may cost 124.
+        async with at_door(g, secret, budget="0.00015") as agent:
+            assert (await agent.call("budget"))["left"] == "0.00015"
+            await agent.call("run", **HI)
+            assert (await agent.call("budget"))["spent"] == "0.000019"
+            refused = await agent.refused("run", **HI, max_cost="0.000132")
+            assert (refused["code"], refused["charged"]) == ("price_above_max", False)
+            assert "your cap is 0.000131" in refused["message"]
+            assert "X-Watt-Budget" in refused["hint"]
+            await agent.call("run", **HI)
+        # Another host, and another gateway process, know what this key has spent.
+        async with at_door(g, secret, budget="0.00015", answer=YES) as agent:
+            assert (await agent.call("run", **HI))["text"] == "Hello world"
+            assert agent.asked == ["This job may cost 0.000124 TUSD; your cap is 0.000112. Allow once?"]
+        async with at_door(g, secret) as free:
+            assert (await free.call("budget"))["left"] == "9.999943"
+        async with at_door(g, secret, budget="much") as agent:
+            assert (await agent.refused("run", **HI))["code"] == "invalid_request"
+        assert nodes[1].orders.qsize() == 3
+
+
+async def test_calls_at_once_hold_the_budget_of_the_header_together(tmp_path: Path) -> None:
+    go_on = asyncio.Event()
+
+    async def slow(node: Node, frame: wire.OrderFrame) -> None:
+        await node.idle(frame)
+        await go_on.wait()
+        await node.deliver(frame)
+
+    async with (
+        opened(tmp_path) as (g, _),
+        funded(g, 1, behaviours={1: slow}) as (secret, _, _),
+        at_door(g, secret, budget="0.0003") as agent,
+    ):
+        running = [asyncio.create_task(agent.raw("run", **HI)) for _ in range(4)]
+        done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        assert all(task.result().is_error for task in done)
+        go_on.set()
+        results = await asyncio.gather(*running)
+        assert 1 <= sum(not result.is_error for result in results) <= 2, "124 each, of 300"
+
+
 async def test_models_of_the_header_are_the_only_ones(tmp_path: Path) -> None:
     async with (
         opened(tmp_path) as (g, _),

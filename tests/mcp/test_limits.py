@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 from mcp_types import ElicitResult
 
+from marketplace.client.payer import Payer
 from marketplace.client.problems import GatewayProblem, GatewayTrouble
 from marketplace.mcp.limits import Limits, Words
 from marketplace.mcp.shelf import Shelf
 from marketplace.mcp.shop import Currency, wish_of
 from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.hexes import to_hex
+from marketplace.protocol.signing import Signer
+from tests.client.conftest import BUYER
 from tests.client.fake_market import FakeMarket
-from tests.client.fakes import MODEL_ID
+from tests.client.fakes import MODEL_ID, NO_KEY
 from tests.mcp.host import HI, MODES, host
 
 YES = ElicitResult(action="accept", content={"allow": True})
@@ -80,6 +84,29 @@ async def test_offer_above_the_cap_is_asked_for_too_but_not_once_it_is_bought(
         await agent.call("run", offer=offer["offer"])
         await agent.call("run", offer=offer["offer"])
         assert agent.asked == [f"This job may cost {offer['ceiling']} TUSD; your cap is 0.00001. Allow once?"]
+
+
+async def test_granted_key_sees_and_buys_only_the_models_of_its_grant(market: FakeMarket) -> None:
+    agent_key = Signer(b"\x12" * 32)
+    market.names |= {"bge"}
+    market.chain.accounts[BUYER.address] = 5_000_000
+    market.chain.keys[BUYER.address, agent_key.address] = dataclasses.replace(
+        NO_KEY, per_session_atoms=10**6, per_day_atoms=10**6, total_atoms=10**6, expires_at=1 << 40, nonce=1
+    )
+    payer = Payer(buyer=BUYER.address, signer=agent_key, models=("tiny-*",))
+    async with host(market, payer=payer) as agent:
+        assert [row["model"] for row in (await agent.call("search_models"))["models"]] == ["tiny-chat"]
+        assert (await agent.call("budget"))["models"] == "tiny-*"
+        for tool in ("quote", "run"):
+            refused = await agent.refused(tool, model="bge", prompt="hi")
+            assert (refused["code"], "tiny-*" in refused["message"]) == ("unknown_model", True)
+        assert market.orders == []
+        # An offer is for one exact model, by whatever name the grant allows it.
+        offer = (await agent.call("quote", **HI))["offers"][0]
+        assert (await agent.call("run", offer=offer["offer"]))["model_id"] == to_hex(MODEL_ID)
+    async with host(market, Words(models="bge*"), payer=payer) as agent:
+        assert (await agent.call("search_models"))["models"] == []
+        assert (await agent.refused("run", **HI))["code"] == "unknown_model"
 
 
 async def test_job_above_what_is_left_of_the_budget_is_asked_for(market: FakeMarket) -> None:

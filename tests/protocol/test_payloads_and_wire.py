@@ -216,6 +216,8 @@ FROM_NODE: list[Any] = [
     wire.HelloFrame(hello=SIGNED),
     wire.Heartbeat(free_slots=1, queue_depth=0, loaded=[b"\1" * 32], running=[]),
     wire.Offers(offers=[SIGNED], models=[]),
+    wire.Counted(number=3, units_in=5),
+    wire.Counted(number=3),
     wire.Accepted(order_hash=bytes(32)),
     wire.Refused(order_hash=bytes(32), code="node_busy"),
     wire.ChunkFrame(order_hash=bytes(32), index=0, body=b"\xff\x00"),
@@ -225,6 +227,7 @@ FROM_NODE: list[Any] = [
 FROM_GATEWAY: list[Any] = [
     wire.Challenge(nonce=bytes(32), chain_id=1, escrow="0x"),
     wire.Welcome(heartbeat_ms=1, lease_ms=1),
+    wire.Count(number=3, payload=b"{}"),
     wire.OrderFrame(
         job_id="job_a", trace_id="ab" * 16, order=SIGNED, salt=bytes(32), payload=b"{}", lease_until_ms=1
     ),
@@ -255,6 +258,7 @@ def test_gateway_frames_round_trip(frame: Any) -> None:
         '{"kind":"heartbeat","free_slots":1,"queue_depth":0,"loaded":["zz"],"running":[]}',
         '{"kind":"chunk","order_hash":"0x00","index":0,"body":"***"}',
         '{"kind":"accepted","order_hash":"0x00","surplus":1}',
+        '{"kind":"counted","number":0,"units_in":-1}',
     ],
 )  # fmt: skip
 def test_malformed_frames_are_bad_requests(text: str) -> None:

@@ -15,7 +15,7 @@ from marketplace.client.aio import AsyncWattline
 from marketplace.client.journal import Journal
 from marketplace.openai.requests import ChatCall
 from marketplace.protocol.signing import Signer
-from marketplace.proxy.calls import Hints, chat_payload
+from marketplace.proxy.calls import Hints, unseeded
 from tests.client.fake_market import FakeMarket
 from tests.proxy.conftest import HI, Served, serve
 
@@ -89,7 +89,7 @@ async def test_call_goes_on_to_its_voucher_when_nobody_waits_any_more(
     served: Served, market: FakeMarket
 ) -> None:
     call = ChatCall.model_validate(BODY)
-    feed = served.proxy.start(call, chat_payload(call), Hints())
+    feed = served.proxy.start(call, unseeded(call.payload(0), call.seed), Hints())
     await feed.first()
     await feed.task
     assert (len(served.paid), paid(market)) == (1, 12)
@@ -101,7 +101,7 @@ async def test_killed_proxy_sends_the_same_order_again_and_pays_once(
     market.nodes[1].behaviour = "hang"
     call = ChatCall.model_validate(BODY)
     before = serve(await _client(market, buyer, tmp_path))
-    feed = before.proxy.start(call, chat_payload(call), Hints(name="call-1"), streamed=True)
+    feed = before.proxy.start(call, unseeded(call.payload(0), call.seed), Hints(name="call-1"), streamed=True)
     await feed.first()
     await _kill(feed.task)
     assert market.vouchers == []
@@ -118,7 +118,7 @@ async def test_started_again_it_settles_what_was_under_way(
     market.nodes[1].behaviour = "hang"
     call = ChatCall.model_validate(BODY)
     before = serve(await _client(market, buyer, tmp_path))
-    feed = before.proxy.start(call, chat_payload(call), Hints())
+    feed = before.proxy.start(call, unseeded(call.payload(0), call.seed), Hints())
     await feed.first()
     await _kill(feed.task)
     market.nodes[1].behaviour = "ok"

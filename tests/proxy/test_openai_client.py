@@ -144,6 +144,17 @@ async def test_budget_that_is_used_up_is_402_with_the_remedy(served: Served, mar
     assert len(market.orders) == 3
     told = (await http.get("/v1/budget")).json()
     assert (told["limit"], told["spent_atoms"], told["left"]) == ("0.00006", "36", "0.000024")
+    lasts = told["forecast"]
+    assert (lasts["purchases_last_day"], lasts["spent_last_hour_atoms"], lasts["ends_by"]) == (
+        3,
+        "36",
+        "money",
+    )
+    assert lasts["empty_in_seconds"] == 24 * lasts["based_on_seconds"] // 36
+    market.clock.ms += 24 * 3_600_000
+    later = (await http.get("/v1/budget")).json()
+    assert (later["spent_atoms"], later["forecast"]["purchases_last_day"]) == ("36", 0)
+    assert later["forecast"]["empty_at"] is None
 
 
 async def test_bounds_of_the_proxy_hold_for_calls_that_name_none_or_wider(

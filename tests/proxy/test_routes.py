@@ -62,7 +62,7 @@ async def test_quotes_are_asked_inside_the_bounds_and_charge_nothing(
 
 
 @pytest.mark.parametrize(
-    "path", ["responses", "files", "batches", "moderations", "audio/speech", "completions"]
+    "path", ["responses/r/cancel", "files", "batches", "batches/b/cancel", "moderations", "audio/speech"]
 )
 async def test_routes_of_openai_that_are_not_here_say_where_they_are(
     http: httpx2.AsyncClient, path: str
@@ -70,6 +70,7 @@ async def test_routes_of_openai_that_are_not_here_say_where_they_are(
     answer = await http.post(f"/v1/{path}", json={})
     problem = answer.json()
     assert (answer.status_code, problem["code"], problem["charged"]) == (422, "unsupported", False)
+    assert f"not done at /v1/{path.split('/')[0]} of watt proxy: " in problem["detail"]
     assert "http://gateway.test" in problem["hint"]
 
 

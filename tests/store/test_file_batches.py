@@ -29,6 +29,7 @@ def batch_row(batch_id="batch_a", **changes):
         "ceiling_atoms": 30,
         "created_at_ms": 1,
         "expires_at_ms": 100,
+        "keep_ms": 100,
     }
     return BatchRow(**(values | changes))
 

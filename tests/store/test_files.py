@@ -6,7 +6,7 @@ from marketplace.store.tables import FileLineRow, FileRow
 
 def file_row(file_id="file-a", **changes):
     values = {"file_id": file_id, "key": "0xk", "purpose": "batch", "filename": "a", "size_bytes": 3}
-    return FileRow(**(values | {"created_at_ms": 1} | changes))
+    return FileRow(**(values | {"created_at_ms": 1, "expires_at_ms": 1 << 50} | changes))
 
 
 def test_lines_come_back_in_order_a_few_at_a_time(store):

@@ -176,7 +176,9 @@ class Bench:
         self.vouchers = VoucherDesk(self.ledger, self.book, domain, self.clock, node_id=node_id)
         self.intake = self.open_intake()
 
-    def open_intake(self, **terms: Any) -> Intake:
+    def open_intake(
+        self, count: Callable[[bytes], int | None] = lambda _payload: None, **terms: Any
+    ) -> Intake:
         return Intake(
             ledger=self.ledger,
             sessions=self.book,
@@ -185,6 +187,7 @@ class Bench:
             grace_seconds=900,
             now_ms=self.clock,
             encryption_secret=ENCRYPTION,
+            count=count,
         )
 
     def sell(self, **changes: Any) -> Offer:
@@ -366,3 +369,6 @@ class TinyPool:
 
     def engine_for(self, model_id: bytes) -> Any:
         return self.engine
+
+    def units_in(self, payload: Payload) -> int | None:
+        return int(self.engine.units_in(payload))

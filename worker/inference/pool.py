@@ -15,7 +15,7 @@ from typing import Final
 import torch
 
 from marketplace.protocol.annex import Profile
-from marketplace.protocol.hexes import to_hex
+from marketplace.protocol.hexes import from_hex, to_hex
 from marketplace.protocol.payloads import Payload
 from worker.inference.engine import (
     Chunk,
@@ -127,6 +127,17 @@ class EnginePool:
         """
         with self.using(model_id):
             return _Lent(self, model_id)
+
+    def units_in(self, payload: Payload) -> int | None:
+        """Input units a job would be billed for; None for a model not in memory: counting loads nothing.
+
+        Raises:
+            BadRequest: not a payload its engine can run.
+        """
+        with self._moved:
+            slot = self._slots.get(from_hex(payload.model, 32))
+            engine = slot.engine if slot is not None and not slot.changed else None
+        return engine.units_in(payload) if engine is not None and engine.alive else None
 
     def loaded(self) -> tuple[ModelDir, ...]:
         """Models whose engines can run jobs now."""

@@ -21,6 +21,7 @@ from worker.settle.vouchers import VoucherDesk
 
 Send = Callable[[wire.Frame], Awaitable[None]]
 _DETAIL_CHARACTERS: Final = 500
+_MOST_COUNTING: Final = 2
 
 log = get_logger(__name__)
 
@@ -50,11 +51,14 @@ class FrameDesk:
         self._tell_workers = tell_workers
         self._loop = asyncio.get_running_loop()
         self._now_ms = now_ms
+        self._counting = 0
 
     async def receive(self, frame: wire.FromGateway, gateway: str, send: Send) -> None:
         """Handles one frame; raises only what `send` raises."""
         if isinstance(frame, wire.OrderFrame):
             await self._order(frame, gateway, send)
+        elif isinstance(frame, wire.Count):
+            await self._tell_count(frame, send)
         elif isinstance(frame, wire.VoucherFrame):
             await self._voucher(frame, send)
         elif isinstance(frame, wire.Lease):
@@ -85,6 +89,17 @@ class FrameDesk:
         for done in await asyncio.gather(accepted, execute, return_exceptions=True):
             if isinstance(done, BaseException):
                 raise done
+
+    async def _tell_count(self, frame: wire.Count, send: Send) -> None:
+        units_in = None
+        # Questions are free, so they must not take the threads that orders need.
+        if self._counting < _MOST_COUNTING:
+            self._counting += 1
+            try:
+                units_in = await asyncio.to_thread(self._intake.count, frame.payload)
+            finally:
+                self._counting -= 1
+        await send(wire.Counted(number=frame.number, units_in=units_in))
 
     def _cancel(self, order_hash: bytes, gateway: str) -> None:
         order = self._ledger.orders.get(order_hash)

@@ -11,6 +11,7 @@ from typing import Final
 from marketplace.protocol.errors import BadRequest, ErrorCode, WattError
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Offer, Order
+from marketplace.protocol.payloads import units_in_ceiling
 from marketplace.protocol.sealed import Responses, is_sealed, open_request
 from marketplace.protocol.wire import OrderFrame
 from marketplace.telemetry.logs import get_logger
@@ -23,6 +24,7 @@ from worker.node.rules import (
     Terms,
     check_offer,
     check_payload,
+    check_price,
     check_promises,
     check_session,
     check_time,
@@ -85,10 +87,12 @@ class Intake:
         grace_seconds: int,
         now_ms: Callable[[], int],
         encryption_secret: bytes,
+        count: Callable[[bytes], int | None] = lambda _payload: None,
     ) -> None:
         """`tasks` gives the models served, to their task; None while none can be run.
 
-        `encryption_secret` opens sealed requests; its public key is the node's in the registry.
+        `encryption_secret` opens sealed requests; its public key is the node's in the registry. `count` gives
+        the input units that a payload will be billed for; None when it cannot be told.
         """
         self._ledger = ledger
         self._sessions = sessions
@@ -97,6 +101,7 @@ class Intake:
         self._grace_seconds = grace_seconds
         self._now_ms = now_ms
         self._encryption_secret = encryption_secret
+        self.count = count
         self._refused: OrderedDict[bytes, tuple[int, WattError]] = OrderedDict()
         self.draining = False
 
@@ -172,16 +177,29 @@ class Intake:
         """The frame with its content checked and in plain, and what the answer is sealed with."""
         order = asked.order
         if not is_sealed(frame.payload):
-            check_payload(order, frame.salt, frame.payload, offer, tasks)
+            self._check(order, frame.salt, frame.payload, offer, tasks)
             return frame, None
         opened = open_request(self._encryption_secret, order, asked.order_hash, frame.payload)
         try:
-            check_payload(order, opened.salt, opened.payload, offer, tasks)
+            self._check(order, opened.salt, opened.payload, offer, tasks)
         except BadRequest as error:
             # The gateway hears which rule it broke, and nothing of what is inside.
             raise BadRequest(error.code, "the sealed request was refused") from error
         inside = {"salt": opened.salt, "payload": opened.payload}
         return frame.model_copy(update=inside), opened.responses
+
+    def _check(
+        self, order: Order, salt: bytes, data: bytes, offer: Offer, tasks: Mapping[bytes, str]
+    ) -> None:
+        payload = check_payload(order, salt, data, offer, tasks)
+        try:
+            check_price(order, offer, payload, units_in_ceiling(payload))
+        except BadRequest:
+            # It may have been quoted by our own count, which is below the bound in bytes.
+            units_in = self.count(data)
+            if units_in is None:
+                raise
+            check_price(order, offer, payload, units_in)
 
     def _store(
         self, order: Order, held: HeldOrder, session: HeldSession | None, seal: Responses | None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from marketplace.protocol import wire
 from worker.ledger import Ledger, OrderState
+from worker.node.counting import ask_count, count_socket
 from worker.node.delivery import Delivery
 from worker.node.desk import FrameDesk
 from worker.node.facts import Notes
@@ -151,6 +153,7 @@ def assemble(
         grace_seconds=options.grace_seconds,
         now_ms=node.now_ms,
         encryption_secret=node.identity.encryption_secret,
+        count=partial(ask_count, count_socket(options.data_dir)),
     )
     desk = ReceiptDesk(node.ledger, node.identity.signer, node.identity.domain, node.now_ms)
     reconciler = Reconciler(

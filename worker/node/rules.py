@@ -11,7 +11,7 @@ from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.hexes import from_hex
 from marketplace.protocol.merkle import request_hash
 from marketplace.protocol.messages import Offer, Order
-from marketplace.protocol.payloads import Payload, parse_payload, units_in_ceiling, units_out_ceiling
+from marketplace.protocol.payloads import Payload, parse_payload, units_out_ceiling
 from marketplace.protocol.pricing import full_price_down
 from marketplace.protocol.signing import BadSignature, signer_of
 from marketplace.protocol.wire import OrderFrame
@@ -153,13 +153,10 @@ def check_offer(order: Order, offer: Offer | None, tasks: Mapping[bytes, str]) -
 def check_payload(
     order: Order, salt: bytes, payload: bytes, offer: Offer, tasks: Mapping[bytes, str]
 ) -> Payload:
-    """The payload, once it is what was signed, for the offer's model, at a price the order allows.
-
-    The node never works at a loss: the price of the most units the payload can be billed for must not be
-    above `maxAmount`, so the cap on a receipt never bites.
+    """The payload, once it is what was signed, for the offer's model.
 
     Raises:
-        BadRequest: `request_hash_mismatch`, `invalid_request`, `unsupported` or `price_above_max`.
+        BadRequest: `request_hash_mismatch`, `invalid_request` or `unsupported`.
     """
     if len(salt) != 32 or request_hash(salt, payload) != order.request_hash:
         raise BadRequest(ErrorCode.REQUEST_HASH_MISMATCH, "salt and payload do not hash to requestHash")
@@ -168,14 +165,24 @@ def check_payload(
         raise BadRequest(ErrorCode.INVALID_REQUEST, "the payload names another model than the offer")
     if parsed.task != tasks[offer.model_id]:
         raise BadRequest(ErrorCode.UNSUPPORTED, f"the model does {tasks[offer.model_id]}, not {parsed.task}")
-    ceiling = full_price_down(offer, units_in_ceiling(parsed), units_out_ceiling(parsed))
+    return parsed
+
+
+def check_price(order: Order, offer: Offer, payload: Payload, units_in: int) -> None:
+    """Whether an order allows what a job can be billed for, with so much input.
+
+    The node never works at a loss: the cap on a receipt never bites.
+
+    Raises:
+        BadRequest: `price_above_max`.
+    """
+    ceiling = full_price_down(offer, units_in, units_out_ceiling(payload))
     if ceiling > order.max_amount_atoms:
         raise BadRequest(
             ErrorCode.PRICE_ABOVE_MAX,
             f"the job may cost {ceiling} atoms, the order allows {order.max_amount_atoms}",
             ceiling_atoms=ceiling,
         )
-    return parsed
 
 
 def check_promises(order: Order, session: SessionFacts, promised: Promised, terms: Terms) -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from marketplace.api.auth import bearer
 from marketplace.api.once import once_of
+from marketplace.api.retention import ExpiresAfter, file_keep_ms
 from marketplace.api.routes.files import FILE_ID
 from marketplace.api.routes.jobs import page
 from marketplace.api.routes.work import trace_of
@@ -45,6 +46,9 @@ class BatchCall(BaseModel):
     )
     max_cost: str | float | None = Field(
         default=None, description="Most all lines may cost together, in token units."
+    )
+    output_expires_after: ExpiresAfter | None = Field(
+        default=None, description="How long the results are kept; 30 days where nothing is said."
     )
 
 
@@ -167,9 +171,6 @@ async def _wish(market: Market, call: BatchCall, request: Request) -> Wish:
     if call.endpoint not in CALLS:
         detail = f"endpoint must be one of {', '.join(CALLS)}"
         raise BadRequest(ErrorCode.UNSUPPORTED, detail, param="endpoint")
-    if (call.model_extra or {}).get("output_expires_after") is not None:
-        detail = "output_expires_after is not supported: delete the files"
-        raise BadRequest(ErrorCode.UNSUPPORTED, detail, param="output_expires_after")
     labels = call.metadata or {}
     _check_labels(labels)
     limit = call.max_cost if call.max_cost is not None else labels.get("max_cost")
@@ -182,6 +183,7 @@ async def _wish(market: Market, call: BatchCall, request: Request) -> Wish:
         max_cost_atoms=None if limit is None else money.to_atoms(limit, decimals, "max_cost"),
         trace_id=trace_of(market, request),
         once=once_of(request, key, call),
+        keep_ms=file_keep_ms(market.terms, call.output_expires_after, "output_expires_after"),
     )
 
 

@@ -7,13 +7,16 @@ from typing import Any, Final, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
+from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
+from marketplace.api import retention
 from marketplace.api.auth import bearer
 from marketplace.api.routes.jobs import page
 from marketplace.batches import step
 from marketplace.batches.desk import Desk, Upload
+from marketplace.dispatch.terms import Terms
 from marketplace.flow import Market
 from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.store import files
@@ -29,6 +32,8 @@ _FORM: Final = {
     "properties": {
         "file": {"type": "string", "format": "binary", "description": "Requests, one JSON object a line."},
         "purpose": {"type": "string", "enum": ["batch"]},
+        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
+        "expires_after[seconds]": {"type": "integer", "minimum": 3_600, "maximum": 2_592_000},
     },
 }
 FILE_ID: Final = "^file-[a-z2-7]{1,40}$"
@@ -52,7 +57,7 @@ def _sending(router: APIRouter, market: Market, desk: Desk) -> None:
         key = await bearer(market, request)
         form = await _form(request)
         try:
-            return file_view(await desk.take_file(key.address, _upload(form)))
+            return file_view(await desk.take_file(key.address, _upload(form, market.terms)))
         finally:
             await form.close()
 
@@ -104,7 +109,7 @@ def file_view(row: FileRow) -> dict[str, Any]:
         "filename": row.filename,
         "purpose": row.purpose,
         "status": "processed",
-        "expires_at": None,
+        "expires_at": row.expires_at_ms // 1000,
     }
 
 
@@ -130,15 +135,26 @@ async def _form(request: Request) -> FormData:
         raise BadRequest(ErrorCode.INVALID_REQUEST, f"the form is not readable: {error.detail}") from error
 
 
-def _upload(form: FormData) -> Upload:
+def _upload(form: FormData, terms: Terms) -> Upload:
     file, purpose = form.get("file"), form.get("purpose")
     if not isinstance(file, UploadFile):
         raise BadRequest(ErrorCode.INVALID_REQUEST, "file: send the file itself", param="file")
     if purpose != "batch":
         raise BadRequest(ErrorCode.UNSUPPORTED, "purpose must be batch", param="purpose")
-    if any(name.startswith("expires_after") for name in form):
-        raise BadRequest(
-            ErrorCode.UNSUPPORTED, "expires_after is not supported: delete the file", param="expires_after"
-        )
+    keep_ms = retention.file_keep_ms(terms, _expires_after(form), "expires_after")
     name = "".join(letter for letter in file.filename or "" if letter.isprintable())
-    return Upload(filename=name[:_MOST_NAME], content=file.file, size_bytes=file.size or 0)
+    return Upload(filename=name[:_MOST_NAME], content=file.file, size_bytes=file.size or 0, keep_ms=keep_ms)
+
+
+def _expires_after(form: FormData) -> retention.ExpiresAfter | None:
+    """As OpenAI's clients write it, a field a part: `expires_after[seconds]`."""
+    given = {
+        name.removeprefix("expires_after[").removesuffix("]"): value
+        for name, value in form.items()
+        if name.startswith("expires_after")
+    }
+    try:
+        return retention.ExpiresAfter.model_validate(given) if given else None
+    except ValidationError as error:
+        detail = "expires_after: anchor created_at, and 3600 to 2592000 seconds"
+        raise BadRequest(ErrorCode.INVALID_REQUEST, detail, param="expires_after") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Query, Request
@@ -58,6 +59,7 @@ class QuoteCall(BaseModel):
     body: dict[str, Any] | None = Field(default=None, description="Fields of the task's payload.")
     units: Units | None = Field(default=None, description="Most units it can be billed for, in its place.")
     max_tokens: int | None = Field(default=None, ge=1, le=32_768)
+    n: int = Field(default=1, ge=1, le=requests.MAX_CHOICES, description="Priced together; chat alone.")
     max_cost: str | float | None = None
     node: int | None = Field(default=None, ge=1, lt=1 << 32)
 
@@ -216,10 +218,10 @@ async def _quotes(market: Market, call: QuoteCall) -> dict[str, Any]:
         if call.max_cost is None
         else money.to_atoms(call.max_cost, deployment.token_decimals, "max_cost")
     )
-    need = _need(call, limit)
     now, least = market.clock(), deployment.min_stake_atoms
     # The same question gets the same version of a model that is on trial.
     ticket = canonical_json(call.model_dump(mode="json"))
+    need = await _need(market, call, limit, ticket)
     found = await market.read(
         lambda tx: quote(tx, call.model, need, now_ms=now, min_stake_atoms=least, ticket=ticket)
     )
@@ -227,26 +229,37 @@ async def _quotes(market: Market, call: QuoteCall) -> dict[str, Any]:
     return {
         "model": found.model_name,
         "model_id": found.model_id,
+        "n": need.choices,
+        "input_units": {
+            "count": need.units_in,
+            "exact": need.exact,
+            "estimate": None if need.exact else "bytes" if call.units is None else "given",
+        },
         "quotes": [_quote(item, need, deployment.token_decimals) for item in found.quotes],
         "expires_at": min(ends) if ends else now // 1000,
     }
 
 
-def _need(call: QuoteCall, limit: int | None) -> rules.Need:
+async def _need(market: Market, call: QuoteCall, limit: int | None, ticket: bytes) -> rules.Need:
     if [call.messages, call.input, call.body, call.units].count(None) != 3:
         detail = "give one of messages, input, body and units"
         raise BadRequest(ErrorCode.INVALID_REQUEST, detail, param="messages")
-    if call.units is None:
-        return rules.need_of(_payload(call), limit, call.node)
-    task = call.task or ""
-    task_type(task)
-    return rules.Need(
-        task=task,
-        units_in=call.units.input,
-        units_out=call.units.output,
-        max_cost_atoms=limit,
-        node_id=call.node,
-    )
+    if call.n != 1 and call.messages is None:
+        raise BadRequest(ErrorCode.UNSUPPORTED, "only chat has choices: n must be 1", param="n")
+    if call.units is not None:
+        task = call.task or ""
+        task_type(task)
+        return rules.Need(
+            task=task,
+            units_in=call.units.input,
+            units_out=call.units.output,
+            max_cost_atoms=limit,
+            node_id=call.node,
+        )
+    payload = _payload(call)
+    counted = await market.counter.of(call.model, payload, call.node, ticket)
+    need = rules.need_of(payload, limit, call.node, counted=counted.units_in if counted else None)
+    return replace(need, choices=call.n)
 
 
 def _payload(call: QuoteCall) -> Payload:

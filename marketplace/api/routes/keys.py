@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -17,12 +17,11 @@ from marketplace.openai import money
 from marketplace.openai.requests import PLAIN
 from marketplace.protocol import ids, patterns
 from marketplace.protocol.errors import Broken, ErrorCode
+from marketplace.protocol.forecasts import DAY_SECONDS, HOUR_SECONDS, forecast
 from marketplace.protocol.money import format_atoms
 from marketplace.protocol.phases import SessionStatus
 from marketplace.store import keys, receipts, sessions
 from marketplace.store.tables import GrantRow, KeyRow, Tx
-
-_DAY_MS: Final = 86_400_000
 
 
 class KeyCall(BaseModel):
@@ -93,17 +92,29 @@ def _key(tx: Tx, market: Market, address: str) -> dict[str, Any]:
     shown = [views.session_view(item, now_at) for item in sessions.of_key(tx, address)]
     open_ones = [item for item in shown if item["status"] == SessionStatus.OPEN.value]
     left = sum(int(item["left_atoms"]) for item in open_ones)
-    return {
+    day = receipts.spent_since(tx, address, now_ms - DAY_SECONDS * 1000)
+    facts = {
         "address": address,
         "label": row.label,
         "models": list(budgets.models_of(row)),
         "expires_at": row.expires_at,
         "created_at_ms": row.created_at_ms,
         "currency": market.deployment.token_symbol,
-        "spent_last_day_atoms": str(receipts.spent_since(tx, address, now_ms - _DAY_MS)),
+        "spent_last_day_atoms": str(day.atoms),
         "sessions_left_atoms": str(left),
         "sessions": open_ones,
-    } | _budget(tx, row, left, market.deployment.token_decimals)
+    }
+    money = _budget(tx, row, left, market.deployment.token_decimals)
+    # Its budget ends with its time; what only sessions hold ends with the last of them.
+    ends = [row.expires_at] if row.expires_at else [item["expires_at"] for item in open_ones]
+    found = forecast(
+        receipts.spent_since(tx, address, now_ms - HOUR_SECONDS * 1000),
+        day,
+        left_atoms=int(money["left_atoms"]),
+        now=now_at,
+        ends_at=max(ends, default=None),
+    )
+    return facts | money | {"forecast": found.to_json()}
 
 
 def _budget(tx: Tx, row: KeyRow, sessions_left: int, decimals: int) -> dict[str, Any]:

@@ -38,6 +38,11 @@ class Payload(Strict, ABC):
         """Most input units it can be billed for, known without a tokenizer."""
 
     @property
+    def known_units_in(self) -> int | None:
+        """Input units it is billed for, where they are known without a tokenizer."""
+        return None
+
+    @property
     def most_units_out(self) -> int:
         """Most output units it can be billed for."""
         return 0

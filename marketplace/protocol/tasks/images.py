@@ -30,6 +30,11 @@ class ImagesPayload(Payload):
         """One an image: a model scales every image to the same size."""
         return len(self.images)
 
+    @property
+    def known_units_in(self) -> int:
+        """The same: no tokenizer has a say."""
+        return len(self.images)
+
     def misfit(self, answer: Answer, *, whole: bool = True) -> str | None:
         """At most `top` labels for each image."""
         problem = rows_misfit(answer, ScoredRow, len(self.images), whole=whole)

@@ -17,7 +17,14 @@ from marketplace.protocol.errors import ErrorCode
 from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.merkle import response_hash
 from marketplace.protocol.messages import Order, Receipt, ReceiptStatus
-from marketplace.protocol.payloads import TASKS, Answer, Payload, build_payload, units_in_ceiling
+from marketplace.protocol.payloads import (
+    TASKS,
+    Answer,
+    Payload,
+    build_payload,
+    parse_payload,
+    units_in_ceiling,
+)
 from tests.worker.support import DOMAIN, GATEWAY, KEY, NODE, NODE_ID, Bench
 from worker.execute import ExecuteLimits, Executor
 from worker.inference.engine import EngineSettings, Upstream
@@ -60,17 +67,21 @@ class Road:
         self.bench = Bench(folder)
         self.bench.served = {model.model_id: model.task}
         bounds = {"max_session_exposed_atoms": 10**6, "max_node_exposed_atoms": 10**6}
-        self.bench.intake = self.bench.open_intake(**bounds)
         self.bench.offer = self.bench.sell(
             model_id=model.model_id, price_in_per_million_atoms=1_000_000, price_out_per_million_atoms=0
         )
         settings = EngineSettings(chunk_ms=FAR)
         build = engine_builder(settings, now_ms=self.bench.clock, energy=DeclaredSource(4000), **pool)
         self.pool = EnginePool([model], build)
+        self.bench.intake = self.bench.open_intake(count=self.count, **bounds)
         self.model = model
+        self.counts = False
 
     def payload(self, task: str, **changes: Any) -> Payload:
         return build_payload(task, to_hex(self.model.model_id), BODIES[task] | changes)
+
+    def count(self, data: bytes) -> int | None:
+        return self.pool.units_in(parse_payload(data)) if self.counts else None
 
     def take(self, payload: Payload, *, most: int = 100_000) -> bytes:
         frame = self.bench.frame(payload=payload, max_amount_atoms=most)
@@ -167,6 +178,26 @@ def test_job_that_may_cost_more_than_its_order_allows_is_refused_before_it_runs(
         road.take(payload, most=ceiling - 1)
     assert refused.value.code is ErrorCode.PRICE_ABOVE_MAX
     assert road.take(payload, most=ceiling)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_count_before_an_order_is_what_its_receipt_bills(
+    open_road: Callable[..., Road], model_for: Models, task: str
+) -> None:
+    road = open_road(model_for(task))
+    payload = road.payload(task)
+    assert road.pool.units_in(payload) is None, "counting loads no model"
+    road.pool.load()
+    road.counts = True
+    counted = road.pool.units_in(payload)
+    assert counted is not None
+    with pytest.raises(Refusal) as refused:
+        road.take(payload, most=1_000 + counted - 1)
+    assert refused.value.code is ErrorCode.PRICE_ABOVE_MAX
+    order_hash = road.take(payload, most=1_000 + counted)
+    road.execute(order_hash)
+    receipt = road.bundle(order_hash).receipt
+    assert (receipt.units_in, receipt.amount_atoms) == (counted, 1_000 + counted)
 
 
 @pytest.mark.parametrize("task", ["classify", "rerank", "classify-image"])

@@ -1,6 +1,7 @@
 """Every refusal, and what is kept of an order that is taken."""
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -155,6 +156,27 @@ def test_intake_never_works_at_a_loss(bench: Bench) -> None:
     # 1,000 a job and 8 tokens at 1 atom: the ceiling is 1,008.
     assert refused(bench, bench.frame(max_amount_atoms=1_007)) is ErrorCode.PRICE_ABOVE_MAX
     bench.take(max_amount_atoms=1_008)
+
+
+def test_order_below_the_bound_in_bytes_is_taken_when_the_own_count_allows_it(bench: Bench) -> None:
+    # 1,000 a job, 1 atom for each of 5 tokens in and of 8 out.
+    bench.offer = bench.sell(price_in_per_million_atoms=1_000_000)
+    asked: list[bytes] = []
+
+    def count(payload: bytes) -> int | None:
+        asked.append(payload)
+        return 5
+
+    intake = bench.open_intake(count)
+    assert refused(bench, bench.frame(max_amount_atoms=1_012), intake) is ErrorCode.PRICE_ABOVE_MAX
+    uncounted = bench.frame(2, max_amount_atoms=1_013)
+    assert refused(bench, uncounted) is ErrorCode.PRICE_ABOVE_MAX, "nobody counts"
+    frame = bench.frame(3, max_amount_atoms=1_013)
+    assert intake.take(frame, GATEWAY).answer is Answer.NEW
+    assert asked == [frame.payload] * 2
+    bench.terms = replace(bench.terms, max_unfinished=20)
+    assert intake.take(bench.frame(4, max_amount_atoms=1_500), GATEWAY).answer is Answer.NEW
+    assert len(asked) == 2, "within the bound nobody is asked"
 
 
 def test_intake_refuses_seq_used_by_another_order(bench: Bench) -> None:
