@@ -68,7 +68,7 @@ def routes(proxy: Proxy) -> APIRouter:
     ) -> dict[str, Any]:
         if stream:
             raise BadRequest(ErrorCode.UNSUPPORTED, "a stream is followed once, as it comes", param="stream")
-        about = book.find(response_id)
+        about = book.find(response_id, desk.now_ms())
         bundle = await _bundle(proxy, about)
         if isinstance(bundle, Bundle):
             return _whole(proxy, about, bundle)
@@ -101,10 +101,11 @@ class ResponseBook:
                 (*row, about.echo.model_dump_json(), about.created_at * 1000),
             )
 
-    def find(self, response_id: str) -> About:
+    def find(self, response_id: str, now_ms: int) -> About:
         """A response of this key. Raises `BadRequest` where it made none by this id in the last day."""
         job_id = responses.job_id(response_id)
-        rows = self._journal.rows("SELECT * FROM response WHERE job_id=? AND key=?", job_id, self._key)
+        found = "SELECT * FROM response WHERE job_id=? AND key=? AND made_ms>=?"
+        rows = self._journal.rows(found, job_id, self._key, now_ms - _KEPT_MS)
         if not rows:
             raise BadRequest(ErrorCode.UNKNOWN_JOB, f"this key has no response {response_id[:64]!r}")
         return About(
@@ -120,7 +121,7 @@ async def _earlier(proxy: Proxy, book: ResponseBook, previous: str | None) -> Se
     """The conversation up to an earlier response of this key. Raises `BadRequest`."""
     if previous is None:
         return ()
-    about = book.find(previous)
+    about = book.find(previous, proxy.client.desk.now_ms())
     bundle = await _bundle(proxy, about)
     if not isinstance(bundle, Bundle):
         detail = f"{previous} has no answer to go on from; ask for it: GET /v1/responses/{previous}"

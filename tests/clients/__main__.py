@@ -40,8 +40,8 @@ def main(arguments: Iterable[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="wattline-clients-") as folder:
         market = MarketUnderTest(Path(folder), EAGER)
         print("starting a market", flush=True)
-        market.start()
         try:
+            market.start()
             parts = run(market, chosen, installed=options.quick, tell=_tell)
         finally:
             code = market.stop()

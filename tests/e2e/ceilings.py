@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import random
 import secrets
+import signal
 import sys
 import tempfile
 import time
@@ -80,6 +81,8 @@ def main(arguments: Iterable[str]) -> int:
     parser.add_argument("--seed", type=int, default=secrets.randbits(32), help="a fresh one when not given")
     options = parser.parse_args(list(arguments))
     print(f"seed {options.seed}", flush=True)
+    # So that whoever ends this early leaves no market running.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="wattline-jobs-") as folder:
         models = tiny_models(Path(folder) / "models")

@@ -26,13 +26,15 @@ from marketplace.keeper.batches import BatchRunner
 from marketplace.keeper.clockwork import Clockwork
 from marketplace.keeper.courier import Courier
 from marketplace.protocol import wire
-from marketplace.protocol.hexes import keccak
+from marketplace.protocol.hexes import keccak, to_hex
+from marketplace.protocol.messages import Open
 from marketplace.protocol.signing import Signer
 from marketplace.store.tables import ModelAliasRow, OutboxRow, PaymentRow
 from marketplace.telemetry import logs
-from tests.flow.gateway import BUYER, CHAT_MODEL, EMBED_MODEL, Clock, Gateway, gateway
+from tests.flow.gateway import BUYER, CHAT_MODEL, DOMAIN, EMBED_MODEL, NOW_AT, Clock, Gateway, gateway
 from tests.flow.node import Node, bearer, chat_body
 from tests.flow.paying import install, session_of
+from tests.flow.sdk import Sdk
 
 OWN_KEY: Final = Signer(keccak(b"a buyer's own key"))
 TASKS: Final = {
@@ -102,7 +104,7 @@ async def serve(out: Any, folder: Path) -> None:
     async with gateway(folder, clock=clock, terms=terms) as g, _nodes(g) as nodes:
         install(g)
         async with _turning(g, nodes):
-            state = await _filled(g)
+            state = await _filled(g, nodes)
             more = {"url": g.url, "now_ms": clock.now_ms, "began": clock.began}
             print(json.dumps(state | more), file=out, flush=True)
             await asyncio.to_thread(sys.stdin.read)
@@ -162,7 +164,15 @@ def _open_paid(tx: Any, seen: set[str]) -> None:
             tx.add(session_of(row))
 
 
-async def _filled(g: Gateway) -> dict[str, Any]:
+def own_terms() -> Open:
+    """Terms of the session of the buyer who signs for itself: the third that was put there."""
+    return Open(
+        buyer=BUYER.address, key=OWN_KEY.address, node_id=1, amount_atoms=_ATOMS, open_before=NOW_AT + 600,
+        expires_at=NOW_AT + 3600, salt=keccak(b"session 3"),
+    )  # fmt: skip
+
+
+async def _filled(g: Gateway, nodes: list[Node]) -> dict[str, Any]:
     """Something of everything there is; what a fuzzer has to know to reach it."""
     secret, address = await g.new_key()
     opened = [g.put_session(address, node_id, _ATOMS) for node_id in (1, 2)]
@@ -170,6 +180,10 @@ async def _filled(g: Gateway) -> dict[str, Any]:
     with g.store.transaction() as tx:
         alias = {"publisher": BUYER.address, "fixed": True, "block_number": 1}
         tx.add(ModelAliasRow(alias="tiny@best", model_id="0x" + CHAT_MODEL.hex(), **alias))
+    terms = own_terms()
+    assert to_hex(terms.digest(DOMAIN)) == own
+    buyer = Sdk(g, nodes[0], own, OWN_KEY)
+    assert (await buyer.place(accept="text/event-stream")).is_success
     said: list[str] = [address, *opened, own]
 
     async def post(path: str, **how: Any) -> Any:
@@ -192,7 +206,9 @@ async def _filled(g: Gateway) -> dict[str, Any]:
         made = await post("/v1/files", files={"file": ("a.jsonl", content)}, data={"purpose": "batch"})
     batch = {"input_file_id": made["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h"}
     await post("/v1/batches", json=batch)
-    return {"secret": secret, "key": address, "own_session": own, "said": said}
+    voucher = await buyer.voucher(buyer.seq)
+    more = {"own_session": own, "own_seq": buyer.seq, "voucher": voucher}
+    return {"secret": secret, "key": address, "said": said} | more
 
 
 def main() -> None:

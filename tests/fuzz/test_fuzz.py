@@ -97,11 +97,14 @@ def test_right_answer_is_no_fault() -> None:
     assert "took" in str(fault_of("/v1/jobs/x", 404, HEADERS, problem(), SLOW_SECONDS + 1))
 
 
+STATE: dict[str, Any] = {"said": [], "now_ms": 0, "began": 0.0, "secret": "s", "key": "k", "own_seq": 0}
+
+
 class Broke(Gateway):
     """A gateway that answers everything with its own defect."""
 
     def __init__(self) -> None:
-        self.state = {"said": [], "now_ms": 0, "began": 0.0}
+        self.state = STATE
 
     def send(self, call: Call) -> tuple[int, Any, bytes, float]:
         return 500, HEADERS, problem(Broken(ErrorCode.INTERNAL)), 0.0
@@ -120,11 +123,11 @@ def test_defect_is_kept_with_the_call_that_shows_it() -> None:
 
 def test_one_seed_draws_the_same_calls() -> None:
     def first(seed: int) -> list[str]:
-        page, state = cases.page(), {"said": [], "now_ms": 0, "began": 0.0, "secret": "s"}
+        page = cases.page()
         drawn = cases.drawn(page, seed)
         picked = [next(drawn) for _ in range(20)]
         return [repr(case) for case in picked] + [
-            cases.dressed(case, World(state), Dice(n)).path for n, case in enumerate(picked)
+            cases.dressed(case, World(STATE), Dice(n)).path for n, case in enumerate(picked)
         ]
 
     assert first(1) == first(1)

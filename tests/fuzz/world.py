@@ -19,7 +19,7 @@ from marketplace.protocol.payloads import build_payload, encode_payload
 from marketplace.protocol.signing import Signer
 from tests.flow.gateway import BUYER, DOMAIN, NOW_AT
 from tests.flow.paying import header, payment
-from tests.fuzz.serving import CALLS, OWN_KEY, TASKS, model_id
+from tests.fuzz.serving import CALLS, OWN_KEY, TASKS, model_id, own_terms
 
 _STRANGER: Final = Signer(keccak(b"a stranger"))
 _SHOWN: Final = 64
@@ -65,7 +65,7 @@ class World:
     """Grows with every answer; nothing is kept but the latest of each kind."""
 
     def __init__(self, state: dict[str, Any]) -> None:
-        self._state, self._seq = state, 0
+        self._state, self._seq = state, state["own_seq"]
         self._seen: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=_SHOWN))
         self._asked: dict[str, Any] | None = None
         for text in state["said"]:
@@ -99,8 +99,16 @@ class World:
             return own if own and dice.random() < 0.8 else dice.choice(["tiny@best", *TASKS])
         if name in _SENSIBLE:
             return dice.choice(_SENSIBLE[name])
-        seen = self._seen.get(kind)
+        seen = [
+            one
+            for one in self._seen.get(kind, ())
+            if not (path.startswith("/v1/grants") and self._is_spending(one))
+        ]
         return dice.choice(seen) if seen else None
+
+    def _is_spending(self, address: str) -> bool:
+        """A key that others of these calls spend with: a grant would bind it to models."""
+        return address in (self._state["key"], OWN_KEY.address)
 
     def credentials(self, operation: str, dice: Dice) -> dict[str, str]:
         """Headers that say who asks: mostly the key with money, but also others, nobody and liars."""
@@ -190,9 +198,12 @@ class World:
 
     def _top_up(self, dice: Dice) -> dict[str, Any]:
         more = TopUp(session_id=bytes.fromhex(self._state["own_session"][2:]), deposited_atoms=2 * 10**12)
-        return self._told("top_up", more, BUYER, dice) | {"open": self._terms(dice).to_json()}
+        about = own_terms() if dice.random() < 0.8 else self._terms(dice)
+        return self._told("top_up", more, BUYER, dice) | {"open": about.to_json()}
 
     def _voucher(self, dice: Dice) -> dict[str, Any]:
+        if dice.random() < 0.3:
+            return dict(self._state["voucher"])
         session = bytes.fromhex(self._state["own_session"][2:])
         message = Voucher(session_id=session, through_seq=self._seq, amount_atoms=0, receipts_root=bytes(32))
         return self._told("voucher", message, OWN_KEY, dice)

@@ -128,7 +128,6 @@ async def test_response_that_shall_not_be_stored_is_not(openai: AsyncOpenAI) -> 
 async def test_what_was_asked_is_forgotten_after_a_day(openai: AsyncOpenAI, market: FakeMarket) -> None:
     first = await openai.responses.create(model="tiny-chat", input="a secret")
     market.clock.ms += DAY_MS + 1_000
-    await openai.responses.create(model="tiny-chat", input="another")
     for unknown in (first.id, "resp_nobody"):
         with pytest.raises(APIStatusError) as caught:
             await openai.responses.retrieve(unknown)

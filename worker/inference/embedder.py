@@ -38,11 +38,18 @@ class EmbeddingModel:
     def load(self, dtype: torch.dtype | None = None) -> None:
         """Reads the weights; as they are stored, or converted to `dtype`."""
         disable_progress_bar()
-        model = self._open(dtype)
+        model: Any = AutoModel.from_pretrained(
+            self._path,
+            dtype=dtype or "auto",
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+        model = model.to(self._device).eval()
         self.dtype = str(model.dtype).removeprefix("torch.")
         self._flat = flattened(model, most_tokens=self._most_tokens, padding=self._tokenizer.pad_token_id)
         if self._flat is None:
-            self._model = self._open(dtype)
+            self._model = model
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokens of each text, cut at the model's limit. Safe from many threads."""
@@ -67,16 +74,6 @@ class EmbeddingModel:
         mask = torch.arange(longest, device=self._device)[None, :] < lengths[:, None]
         hidden = self._model(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
         return [one[: len(row)] for one, row in zip(hidden, rows, strict=True)]
-
-    def _open(self, dtype: torch.dtype | None) -> Any:
-        model: Any = AutoModel.from_pretrained(
-            self._path,
-            dtype=dtype or "auto",
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
-        return model.to(self._device).eval()
 
 
 def _limit(path: Path, tokenizer: Any) -> int:

@@ -69,12 +69,16 @@ class Tiling:
 
     def attach(self, model: nn.Module) -> None:
         """Lets all products with weights of `model` go through this; proves widths of each shape."""
-        looked_up = _looked_up(model)
+        looked_up = {
+            module.weight.data_ptr() for module in model.modules() if isinstance(module, nn.Embedding)
+        }
         for module in model.modules():
             if isinstance(module, nn.Linear):
                 self._replace(module, module.weight, module.bias)
-                if _is_packed(module.weight) and module.weight.data_ptr() not in looked_up:
-                    _hollow(module)
+                if _can_pack(module.weight) and module.weight.data_ptr() not in looked_up:
+                    # Nothing reads it any more: only its shape and type stay, without its memory.
+                    hollow = module.weight.new_empty(1).expand(module.weight.shape)
+                    module.weight = nn.Parameter(hollow, requires_grad=False)
             elif isinstance(module, Conv1D):
                 # Stored the other way around; a product with a copy is the same sum.
                 self._replace(module, module.weight.t().contiguous(), module.bias)
@@ -197,53 +201,36 @@ def _times(weight: Tensor, value: Tensor) -> Tensor:
 
 def _product(weight: Tensor, bias: Tensor | None) -> Product:
     """Product with a weight, which is kept in the order that the processor's bfloat16 units read."""
-    if _is_packed(weight):
+    if _can_pack(weight):
         # Otherwise every call would reorder the whole weight anew: half of the time at sixteen rows.
-        return _reordered(weight, bias)
+        return packed(weight, bias)
     return partial(_plain, weight, bias)
 
 
-def pack(model: nn.Module) -> None:
-    """Lets linear layers multiply any number of rows with weights in the order of the hardware, no tiles."""
-    looked_up = _looked_up(model)
-    for module in model.modules():
-        # By its exact class: others of that family are read by the code around them.
-        if type(module) is nn.Linear and _can_pack(module.weight):
-            module.forward = _reordered(module.weight, module.bias)
-            if module.weight.data_ptr() not in looked_up:
-                _hollow(module)
-
-
-def _looked_up(model: nn.Module) -> set[int]:
-    """Where weights lie that are read row by row."""
-    return {module.weight.data_ptr() for module in model.modules() if isinstance(module, nn.Embedding)}
-
-
-def _hollow(module: nn.Linear) -> None:
-    """Nothing reads the weight any more: only its shape and type stay, without its memory."""
-    hollow = module.weight.new_empty(1).expand(module.weight.shape)
-    module.weight = nn.Parameter(hollow, requires_grad=False)
-
-
-def _reordered(weight: Tensor, bias: Tensor | None) -> Product:
-    return partial(_packed, _reorder(torch.ops.mkldnn)(weight.detach(), None), bias)
-
-
-def _is_packed(weight: Tensor) -> bool:
-    """In tiles of float32 nothing is gained."""
-    return weight.dtype is torch.bfloat16 and _can_pack(weight)
-
-
-def _can_pack(weight: Tensor) -> bool:
-    if weight.device.type != "cpu" or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        return False
-    return weight.dtype is torch.float32 or (
-        weight.dtype is torch.bfloat16 and bool(_supports_bfloat16(torch.ops.mkldnn)())
+def can_pack(weight: Tensor) -> bool:
+    """Whether `packed` is there for a weight on this machine."""
+    return weight.device.type == "cpu" and (
+        _can_pack(weight)
+        or (weight.dtype is torch.float32 and hasattr(torch.ops.mkldnn, "_linear_pointwise"))
     )
 
 
-def _packed(weight: Tensor, bias: Tensor | None, value: Tensor) -> Tensor:
-    out: Tensor = _linear(torch.ops.mkldnn)(value, weight, bias, "none", [], "")
+def packed(weight: Tensor, bias: Tensor | None, then: str = "none") -> Product:
+    """Product with a weight in the order of the hardware; `then` `gelu` is applied to what comes out."""
+    return partial(_packed, _reorder(torch.ops.mkldnn)(weight.detach(), None), bias, then)
+
+
+def _can_pack(weight: Tensor) -> bool:
+    return (
+        weight.device.type == "cpu"
+        and weight.dtype is torch.bfloat16
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and bool(_supports_bfloat16(torch.ops.mkldnn)())
+    )
+
+
+def _packed(weight: Tensor, bias: Tensor | None, then: str, value: Tensor) -> Tensor:
+    out: Tensor = _linear(torch.ops.mkldnn)(value, weight, bias, then, [], "none")
     return out
 
 

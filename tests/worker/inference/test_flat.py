@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional
 from transformers import (
-    AttentionInterface,
     AutoModel,
     BertConfig,
     DistilBertConfig,
+    ElectraConfig,
     ModernBertConfig,
     MPNetConfig,
     RobertaConfig,
@@ -21,7 +22,7 @@ from transformers import (
 
 from tests.worker.inference.conftest import Start, ask, embed
 from tests.worker.inference.test_embed import TEXTS, reference
-from worker.inference import embedder, flat
+from worker.inference import embedder
 from worker.inference.flat import flattened, pooled
 from worker.models import ModelDir
 
@@ -37,12 +38,17 @@ SHAPE: dict[str, Any] = {
 }
 FLAT: dict[str, tuple[Any, int]] = {
     "bert": (BertConfig, 0),
-    "distilbert": (DistilBertConfig, 0),
+    "bert, tanh": (partial(BertConfig, hidden_act="gelu_new"), 0),
     "roberta": (RobertaConfig, 2),
     "xlm-roberta": (XLMRobertaConfig, 2),
 }
-# Positions inside attention, and windows: not in one row.
-PADDED = {"mpnet": MPNetConfig, "modernbert": ModernBertConfig}
+# Layers of another make; layers named alike that are not all there is.
+PADDED = {
+    "mpnet": MPNetConfig,
+    "modernbert": ModernBertConfig,
+    "distilbert": DistilBertConfig,
+    "electra": partial(ElectraConfig, embedding_size=24),
+}
 LENGTHS = (1, 5, 31, 32, 33, 96, 2, 64)
 
 
@@ -93,14 +99,20 @@ def test_models_that_cannot_be_read_flat_are_not(name: str) -> None:
 
 @torch.inference_mode()
 def test_a_model_that_sees_neighbours_is_not_read_flat(monkeypatch: pytest.MonkeyPatch) -> None:
-    def all_together(_: object, *parts: Any, wattline_flat: Any, **__: object) -> Any:
-        wattline_flat.attended = True
-        return functional.scaled_dot_product_attention(*parts[:3]).transpose(1, 2), None
+    def all_together(_: object, asked: torch.Tensor, heads: int) -> torch.Tensor:
+        parts = (one.unflatten(1, (heads, -1)).transpose(0, 1)[None] for one in asked.chunk(3, dim=1))
+        return functional.scaled_dot_product_attention(*parts)[0].transpose(0, 1).flatten(1)
 
-    with monkeypatch.context() as changed:
-        changed.setattr(flat, "_attend", all_together)
-        assert flattened(network(BertConfig), most_tokens=100, padding=1) is None
-    AttentionInterface.register(flat.NAME, flat._attend)
+    monkeypatch.setattr("worker.inference.flat._Texts.attend", all_together)
+    assert flattened(network(BertConfig), most_tokens=100, padding=1) is None
+
+
+@torch.inference_mode()
+def test_without_packed_weights_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.inference.flat.can_pack", lambda _: False)
+    encoder = flattened(network(BertConfig), most_tokens=100, padding=1)
+    assert encoder is not None
+    assert (pooled(encoder.states(rows())) - alone(network(BertConfig))).norm(dim=1).max() < 1e-5
 
 
 def batches(engine: Any, model: ModelDir, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
