@@ -92,11 +92,15 @@ class Delivery:
 
     async def _seals_of(self, waiting: Iterable[bytes]) -> dict[bytes, Responses | None]:
         """What seals the answer of each order that came sealed: nothing of it leaves in plain."""
-        unknown = [order_hash for order_hash in waiting if order_hash not in self._seals]
+        seals = {order_hash: self._seals[order_hash] for order_hash in waiting if order_hash in self._seals}
+        unknown = [order_hash for order_hash in waiting if order_hash not in seals]
         if unknown:
+            # Meanwhile orders may be confirmed, and forgotten here: what is given does not depend on that.
             found = await asyncio.to_thread(self._ledger.seals.among, unknown)
-            self._seals.update((order_hash, found.get(order_hash)) for order_hash in unknown)
-        return {order_hash: self._seals[order_hash] for order_hash in waiting}
+            fresh = {order_hash: found.get(order_hash) for order_hash in unknown}
+            self._seals |= fresh
+            seals |= fresh
+        return seals
 
     async def _push(self, news: News, seal: Responses | None, send: Send) -> None:
         order_hash = news.order_hash

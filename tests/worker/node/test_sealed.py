@@ -16,6 +16,7 @@ from marketplace.protocol.payloads import encode_payload
 from marketplace.protocol.sealed import BuyerSeal, Responses
 from tests.worker.node.test_link import eventually, linked
 from tests.worker.support import DOMAIN, ENCRYPTION, GATEWAY, REPLY, Bench, chat_payload
+from worker.node.delivery import Delivery
 from worker.node.intake import Refusal
 
 SECRET_WORDS = "zanzibar quorum"
@@ -109,3 +110,35 @@ async def test_answer_sent_again_is_the_same_bytes(bench: Bench) -> None:
         bodies = [chunk.body for chunk in made.gateway.of(wire.ChunkFrame)]
         assert receipts[0] == receipts[1]
         assert bodies[:2] == bodies[2:]
+
+
+async def test_order_confirmed_while_the_seal_of_another_is_looked_up_stops_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = bench.receipt(1).order_hash, bench.receipt(2).order_hash
+    delivery = Delivery(bench.ledger, GATEWAY, bench.clock, poll_seconds=60)
+    loop, look, sent = asyncio.get_running_loop(), bench.ledger.seals.among, asyncio.Event()
+
+    def confirmed_meanwhile(hashes: list[bytes]) -> dict[bytes, Responses]:
+        if second in hashes:
+            loop.call_soon_threadsafe(delivery.done, first)
+        return look(hashes)
+
+    async def send(frame: wire.Frame) -> None:
+        assert isinstance(frame, wire.ReceiptFrame)
+        if frame.order_hash == first:
+            # Known by now, and asked for again beside one that is not.
+            delivery.add(first)
+            delivery.add(second)
+        else:
+            sent.set()
+
+    monkeypatch.setattr(bench.ledger.seals, "among", confirmed_meanwhile)
+    delivery.add(first)
+    running = asyncio.create_task(delivery.run(send))
+    waiting = asyncio.create_task(sent.wait())
+    await asyncio.wait({running, waiting}, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+    running.cancel()
+    waiting.cancel()
+    await asyncio.gather(running, waiting, return_exceptions=True)
+    assert sent.is_set()
