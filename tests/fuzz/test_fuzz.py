@@ -98,6 +98,7 @@ def test_right_answer_is_no_fault() -> None:
 
 
 STATE: dict[str, Any] = {"said": [], "now_ms": 0, "began": 0.0, "secret": "s", "key": "k", "own_seq": 0}
+STATE |= {"own_session": "0x" + "00" * 32, "voucher": {}}
 
 
 class Broke(Gateway):

@@ -147,6 +147,21 @@ class World:
         data: Any = payment(self._asked, nonce=dice.randbytes(32), valid_before=self.now_ms() // 1000 + 50)
         return header(bent(data, dice) if dice.random() < 0.5 else data)
 
+    @property
+    def own_session(self) -> str:
+        """Session of the key that signs for itself."""
+        return str(self._state["own_session"])
+
+    def honest(self, operation: str, dice: Dice) -> dict[str, Any] | None:
+        """A body that is served; None for operations that want none, or a signature."""
+        path = operation.removeprefix("POST ")
+        if path == "/v1/batches" and self._seen["file_id"]:
+            made = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
+            return made | {"input_file_id": dice.choice(self._seen["file_id"])}
+        if path == "/v1/quotes":
+            return dict(CALLS["/v1/chat/completions"])
+        return dict(CALLS[path]) if path in CALLS else None
+
     def signed(self, operation: str, dice: Dice) -> dict[str, Any] | None:
         """A well-signed body of an operation that wants one, whatever its message says; None for others."""
         makers = {
