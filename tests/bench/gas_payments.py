@@ -76,8 +76,8 @@ class Purchase:
 def payments_of(bench: Bench, node_id: int) -> Iterator[Figure]:
     """Every verb of the till.
 
-    Anchors (2026-11-23): base/commerce-payments takes 211,750 for an authorization and its capture; a payment
-    here is the first and the promise of the rest. Tempo takes 85,920 for a refund after a timeout.
+    Anchors (2026-11-23): base/commerce-payments takes 211,750 for an authorization and its capture, of which
+    a payment here is the first and the promise of the rest; Tempo takes 85,920 for a refund after a timeout.
     """
     here = bench.chain.deployment
     bought, opened, stranded = (Purchase.drawn(bench, node_id) for _ in range(3))

@@ -19,7 +19,7 @@ contract HostileDollar is ERC3009 {
         _mint(to, amount);
     }
 
-    /// @notice Every transfer arrives so much short.
+    /// @notice The next transfer arrives so much short.
     function takeFee(uint256 fee) external {
         _fee = fee;
     }
@@ -39,8 +39,9 @@ contract HostileDollar is ERC3009 {
     }
 
     function _update(address from, address to, uint256 amount) internal override {
-        bool isMove = from != address(0) && to != address(0);
-        super._update(from, to, isMove ? amount - _fee : amount);
+        uint256 fee = from == address(0) || to == address(0) ? 0 : _fee;
+        super._update(from, to, amount - fee);
+        if (fee > 0) _fee = 0;
         address account = _shrinking;
         if (account != address(0)) {
             _shrinking = address(0);

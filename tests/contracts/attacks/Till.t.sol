@@ -204,11 +204,11 @@ contract ReceiverAttack is TillAttack {
             abi.encodeCall(IReceiver.giveBack, (stranger, PRICE)),
             abi.encodeCall(IReceiver.takeAwards, (stranger))
         ];
+        bytes4 error = IReceiver.Receiver_NotTill.selector;
         for (uint256 i = 0; i < calls.length; ++i) {
-            _refused(stranger, receiver, calls[i], IReceiver.Receiver_NotTill.selector, "33: a receiver obeys its till");
+            _refused(stranger, receiver, calls[i], error, "33: a receiver obeys its till");
         }
         bytes memory call = abi.encodeCall(IReceiver.open, (_sessionTerms()));
-        bytes4 error = IReceiver.Receiver_NotTill.selector;
         _refused(stranger, receiver, call, error, "33: a receiver opens what its till says");
     }
 

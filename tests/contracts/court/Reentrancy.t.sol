@@ -7,7 +7,7 @@ import {IEscrow} from "../../../contracts/interfaces/IEscrow.sol";
 import {INodeRegistry} from "../../../contracts/interfaces/INodeRegistry.sol";
 import {HookToken} from "../../../contracts/mocks/HookToken.sol";
 import {Reentrant} from "../../../contracts/mocks/Reentrant.sol";
-import {CaseState, Evidence} from "../../../contracts/types/Cases.sol";
+import {CaseState} from "../../../contracts/types/Cases.sol";
 import {SettleItem} from "../../../contracts/types/Sessions.sol";
 import {CourtFixture} from "../support/CourtFixture.sol";
 

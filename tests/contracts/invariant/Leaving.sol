@@ -58,8 +58,8 @@ abstract contract Leaving is Attacks {
         _same(accounts[PEOPLE + number] + jurors[PEOPLE + number].balance, 0, "5: all of a payer");
     }
 
-    /// @dev Whoever sent tokens that opened nothing needs nobody's word a day later. Nothing stays in a receiver but what
-    /// nobody signed for, unless whoever voided a transfer came first.
+    /// @dev Whoever sent tokens that opened nothing needs nobody's word a day later. Nothing stays in a receiver but
+    /// what nobody signed for, unless whoever voided a transfer came first.
     function _bringBack() private {
         for (uint256 i = 0; i < transfers.length; ++i) {
             if (transfers[i].state != SENT) continue;

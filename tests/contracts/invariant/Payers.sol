@@ -24,8 +24,8 @@ abstract contract Payers is Faults {
         if (_payNow(_sign(quote, _roll(seed, 1) % BUYERS, value))) _done();
     }
 
-    /// @dev Whoever sees a transfer sends it to the token, before the receiver exists or after somebody else paid; or its
-    /// signer voids it; or tokens come by a plain transfer.
+    /// @dev Whoever sees a transfer sends it to the token, before the receiver exists or after somebody else paid; or
+    /// its signer voids it; or tokens come by a plain transfer.
     function push(uint256 seed) external tried(36) {
         uint256 quote = _roll(seed, 1) % 4 == 0 ? _anyQuote(seed) : _openQuote(seed);
         (uint256 from, uint256 kind) = (_roll(seed, 2) % BUYERS, _roll(seed, 3) % 8);
