@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from marketplace.protocol.errors import ErrorCode, LostRace
 from marketplace.telemetry.logs import get_logger
@@ -18,6 +18,7 @@ from worker.ledger import HeldReceipt, Ledger, MakeReceipt, NewChunk, TakenUp
 EVERY_MS: Final = 50
 _MANY: Final = 16
 
+T = TypeVar("T")
 Ended = Callable[[HeldReceipt | Exception], None]
 _Stored = tuple[set[bytes], dict[bytes, HeldReceipt | Exception]]
 _LOST: Final = LostRace(ErrorCode.LEASE_LOST, "a chunk was not stored: the worker lease was lost")
@@ -155,9 +156,9 @@ class ChunkSpool:
         self.storing_nanoseconds += self._lap()
         for item in items:
             if isinstance(item, _Ending):
-                _tell(partial(item.done, (signed | ended)[item.order_hash]))
+                _tried(partial(item.done, (signed | ended)[item.order_hash]))
             elif isinstance(item, _Call):
-                _tell(item.call)
+                _tried(item.call)
         self.ending_nanoseconds += self._lap()
         news = {item.order_hash: None for item in items if item.order_hash not in lost}
         self._shared = len(news)
@@ -181,10 +182,7 @@ class ChunkSpool:
             self._wake.wait()
             self._wake.clear()
             self._hurry.clear()
-            try:
-                self.flush()
-            except Exception as error:  # loop edge: one job's defect must not silence the others
-                log.exception(Log.LOOP_FAILED, loop="spool", reason=type(error).__name__)
+            _tried(self.flush)
             # The first chunk after a pause goes at once; the next ones wait for company, or for a claim.
             self._hurry.wait(self._pause_seconds())
 
@@ -200,18 +198,18 @@ class ChunkSpool:
         """Stores all in one transaction; should that fail, the chunks in one and the rest each in its own."""
         if not (chunks or makers or claims):
             return set(), {}
-        try:
-            return self._write(chunks, makers, claims)
-        except Exception as error:  # loop edge: a full or locked disk costs these jobs their lease, no more
-            log.exception(Log.LOOP_FAILED, loop="spool", reason=type(error).__name__, orders=len(makers))
+        stored = _tried(lambda: self._write(chunks, makers, claims))
+        if not isinstance(stored, Exception):
+            return stored
+        # A full or locked disk costs these jobs their lease, no more.
         if not (makers or claims):
             return {chunk.order_hash for chunk in chunks}, {}
         lost, _ = self._store(chunks, {}, ())
         for claim in claims:
-            self._claim(claim)
+            claim.found = _tried(partial(self._claim, claim))
         # An answer whose end is not stored must not be signed without it.
         return lost, {
-            order_hash: _LOST if order_hash in lost else self._sign(order_hash, make)
+            order_hash: _LOST if order_hash in lost else _tried(partial(self._sign, order_hash, make))
             for order_hash, make in makers.items()
         }
 
@@ -239,44 +237,36 @@ class ChunkSpool:
             self.ending_nanoseconds += self._lap()
         return lost, signed
 
-    def _claim(self, claim: _Claim) -> None:
-        try:
-            claim.found = self._ledger.jobs.take_up(
-                claim.order_hash, self._worker, now_ms=claim.now_ms, until_ms=claim.until_ms
-            )
-        except LostRace as error:
-            claim.found = error
-        except Exception as error:  # loop edge: its task fails, and is sent again
-            log.exception(Log.LOOP_FAILED, loop="spool", reason=type(error).__name__)
-            claim.found = error
+    def _claim(self, claim: _Claim) -> TakenUp:
+        return self._ledger.jobs.take_up(
+            claim.order_hash, self._worker, now_ms=claim.now_ms, until_ms=claim.until_ms
+        )
 
-    def _sign(self, order_hash: bytes, make: MakeReceipt) -> HeldReceipt | Exception:
-        try:
-            # A lease of one's own stands until somebody else has taken it, whatever the time.
-            return self._ledger.signing.once(order_hash, self._worker, make, now_ms=0)
-        except LostRace as error:
-            return error
-        except Exception as error:  # loop edge: this order goes on elsewhere once its lease has lapsed
-            log.exception(Log.LOOP_FAILED, loop="spool", reason=type(error).__name__)
-            return error
+    def _sign(self, order_hash: bytes, make: MakeReceipt) -> HeldReceipt:
+        # A lease of one's own stands until somebody else has taken it, whatever the time.
+        return self._ledger.signing.once(order_hash, self._worker, make, now_ms=0)
 
 
-def _tell(call: Callable[[], None]) -> None:
+def _tried(call: Callable[[], T]) -> T | Exception:
+    """What a call gives, or why it gives nothing."""
     try:
-        call()
+        return call()
+    except LostRace as lost:
+        return lost
     except Exception as error:  # loop edge: one job's defect must not silence the others
         log.exception(Log.LOOP_FAILED, loop="spool", reason=type(error).__name__)
+        return error
 
 
 def _prepared(endings: Iterable[_Ending]) -> tuple[dict[bytes, MakeReceipt], dict[bytes, Exception]]:
     makers: dict[bytes, MakeReceipt] = {}
     failed: dict[bytes, Exception] = {}
     for ending in endings:
-        try:
-            makers[ending.order_hash] = ending.maker()
-        except Exception as error:  # loop edge: one job's defect must not silence the others
-            log.exception(Log.LOOP_FAILED, loop="spool", reason=type(error).__name__)
-            failed[ending.order_hash] = error
+        made = _tried(ending.maker)
+        if isinstance(made, Exception):
+            failed[ending.order_hash] = made
+        else:
+            makers[ending.order_hash] = made
     return makers, failed
 
 
