@@ -127,7 +127,9 @@ def _product(weight: Tensor, bias: Tensor, then: Any = None) -> Product:
     exact = isinstance(then, (nn.GELU, GELUActivation)) and getattr(then, "approximate", "none") == "none"
     if can_pack(weight) and (then is None or exact):
         return packed(weight, bias, "gelu" if exact else "none")
-    plain = packed(weight, bias) if can_pack(weight) else partial(functional.linear, weight=weight, bias=bias)
+    plain: Product = partial(functional.linear, weight=weight, bias=bias)
+    if can_pack(weight):
+        plain = packed(weight, bias)
     return plain if then is None else lambda value: then(plain(value))
 
 
