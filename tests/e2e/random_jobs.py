@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import httpx2
 
@@ -26,8 +26,21 @@ BUYERS, AT_ONCE = 4, 10
 FIRST_KEY = 14  # of the development chain; the market itself uses earlier ones
 DEPOSIT = "20"
 WORDS = ("market", "for", "work", "that", "machines", "buy", "of", "each", "other", "and", "pay", "atom")
-Ceilings = dict[int, int]
-"""Ceiling in atoms by node, of the offers that would take the call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """What a call was quoted: each node's ceiling in atoms, and the least of those that would take it now."""
+
+    ceilings: dict[int, int]
+    least: int | None
+
+    @classmethod
+    def of(cls, rows: Iterable[tuple[int, int, bool]]) -> Self:
+        """Prices of nodes, their ceilings, and whether each would take it now."""
+        told = list(rows)
+        fit = [atoms for _, atoms, is_fit in told if is_fit]
+        return cls(ceilings={node: atoms for node, atoms, _ in told}, least=min(fit, default=None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +65,19 @@ class Bought:
     node_id: int
     cost_atoms: int
     refunded_atoms: int
-    quoted: Ceilings
+    quoted: Prices
     paid: Paid | None = None
 
     @property
     def ceiling_atoms(self) -> int:
         """Most it could cost, as quoted before by the node that did it."""
-        return self.quoted[self.node_id]
+        return self.quoted.ceilings[self.node_id]
+
+    @property
+    def most_atoms(self) -> int:
+        """The ceiling, or the cap where one was set."""
+        cap = self.quoted.least if self.wish.capped else None
+        return self.ceiling_atoms if cap is None else cap
 
 
 def drawn(
@@ -117,10 +136,10 @@ class Buyer(Protocol):
 
     name: str
 
-    async def quoted(self, wish: Wish) -> Ceilings:
-        """Ceilings of the offers that would take it."""
+    async def quoted(self, wish: Wish) -> Prices:
+        """What it would cost at most, node by node."""
 
-    async def bought(self, wish: Wish, quoted: Ceilings, max_cost: str | None) -> Bought:
+    async def bought(self, wish: Wish, quoted: Prices, max_cost: str | None) -> Bought:
         """The call, made and paid for."""
 
 
@@ -131,7 +150,7 @@ class Signing:
     watt: AsyncWattline
     name: str
 
-    async def quoted(self, wish: Wish) -> Ceilings:
+    async def quoted(self, wish: Wish) -> Prices:
         match wish.task:
             case "chat":
                 found = await self.watt.quote(
@@ -144,9 +163,9 @@ class Signing:
                 found = await self.watt.quote_embed(wish.body["input"], model=wish.model, node=wish.node)
             case _:
                 found = await self.watt.quote_task(wish.task, wish.body, model=wish.model, node=wish.node)
-        return {quote.node_id: quote.ceiling_atoms for quote in found if quote.eligible}
+        return Prices.of((quote.node_id, quote.ceiling_atoms, quote.eligible) for quote in found)
 
-    async def bought(self, wish: Wish, quoted: Ceilings, max_cost: str | None) -> Bought:
+    async def bought(self, wish: Wish, quoted: Prices, max_cost: str | None) -> Bought:
         limits: Any = {"model": wish.model, "node": wish.node, "max_cost": max_cost}
         done: Paid
         match wish.task:
@@ -174,20 +193,21 @@ class Bearing:
         default_factory=lambda: {"chat": "/v1/chat/completions", "embed": "/v1/embeddings"}
     )
 
-    async def quoted(self, wish: Wish) -> Ceilings:
+    async def quoted(self, wish: Wish) -> Prices:
         own = wish.task in self.paths
         body = wish.body if own else {"task": wish.task, "body": wish.body}
         found = await self._post("/v1/quotes", {"model": wish.model, "node": wish.node} | body)
-        rows = [row for row in found["quotes"] if row["eligible"]]
-        return {row["node_id"]: int(row["ceiling_atoms"]) for row in rows}
+        return Prices.of(
+            (row["node_id"], int(row["ceiling_atoms"]), row["eligible"]) for row in found["quotes"]
+        )
 
-    async def bought(self, wish: Wish, quoted: Ceilings, max_cost: str | None) -> Bought:
+    async def bought(self, wish: Wish, quoted: Prices, max_cost: str | None) -> Bought:
         path = self.paths.get(wish.task, f"/v1/{wish.task}")
         done = await self._post(
             path, {"model": wish.model, "node": wish.node, "max_cost": max_cost} | wish.body
         )
         told = done["usage"]["cost_details"]
-        assert done["usage"]["cost"] * 10**6 == float(told["atoms"])
+        assert round(done["usage"]["cost"] * 10**6) == int(told["atoms"])
         return Bought(
             wish=wish, buyer=self.name, job_id=done["job_id"], node_id=done["receipt"]["node"]["node_id"],
             cost_atoms=int(told["atoms"]), refunded_atoms=int(told["refunded_atoms"]), quoted=quoted,
@@ -210,8 +230,8 @@ async def buy(market: MarketUnderTest, wishes: list[Wish]) -> list[Bought]:
             buyer = buyers[wish.number % BUYERS]
             async with gate:
                 quoted = await buyer.quoted(wish)
-                assert quoted, wish
-                cap = format_atoms(min(quoted.values()), 6) if wish.capped else None
+                least = quoted.least if wish.capped else None
+                cap = None if least is None else format_atoms(least, 6)
                 bought.append(await buyer.bought(wish, quoted, cap))
 
         await asyncio.gather(*(one(wish) for wish in wishes))
@@ -244,7 +264,7 @@ def faults_of(bought: list[Bought]) -> list[str]:
     """Calls that cost more than they were quoted, or than their cap."""
     faults = []
     for one in bought:
-        most = min(one.quoted.values()) if one.wish.capped else one.ceiling_atoms
+        most = min(one.most_atoms, one.ceiling_atoms)
         if not 0 <= one.cost_atoms <= most:
             faults.append(
                 f"job {one.job_id} cost {one.cost_atoms} atoms, quoted {one.ceiling_atoms}, at most {most}"

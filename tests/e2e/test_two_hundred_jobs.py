@@ -85,8 +85,7 @@ def test_two_hundred_jobs_settle_in_few_transactions_to_the_atom(market: MarketU
 
 def dear(done: Bought) -> Bought:
     """The same job, one atom above what it was quoted."""
-    most = min(done.quoted.values())
-    return dataclasses.replace(done, quoted=dict.fromkeys(done.quoted, most), cost_atoms=most + 1)
+    return dataclasses.replace(done, cost_atoms=done.ceiling_atoms + 1)
 
 
 def assert_one_trace_to_the_settlement(market: MarketUnderTest, done: Paid) -> None:

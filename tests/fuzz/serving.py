@@ -184,7 +184,7 @@ async def _filled(g: Gateway, nodes: list[Node]) -> dict[str, Any]:
     assert to_hex(terms.digest(DOMAIN)) == own
     buyer = Sdk(g, nodes[0], own, OWN_KEY)
     assert (await buyer.place(accept="text/event-stream")).is_success
-    said: list[str] = [address, *opened, own]
+    said: list[str] = [address, *(json.dumps({"session_id": one}) for one in (*opened, own))]
 
     async def post(path: str, **how: Any) -> Any:
         answer = await g.http.post(path, headers=bearer(secret), **how)

@@ -31,7 +31,7 @@ _FORMS: Final = {
     "webhook_id": r"wh_[a-z2-7]{24}",
     "message_id": r"msg_[a-z2-7]+_[0-9]+",
     "response_id": r"resp_[a-z2-7]{24}",
-    "session_id": r"0x[0-9a-f]{64}",
+    "session_id": r'"session_id": ?"(0x[0-9a-f]{64})"',
     "buyer": r"0x[0-9a-fA-F]{40}(?![0-9a-fA-F])",
     "secret": r"sk-watt-[A-Za-z0-9_-]{32}",
 }
