@@ -154,7 +154,7 @@ def _start_ours(running: _Processes, rpc_url: str, broker_url: str, model: Path)
     buyer = treasury.buyers(1)[0]
     treasury.fund(client, [treasury.owner(0).address, buyer.address])
     where = commands.Addresses(rpc_url=rpc_url, gateway_port=free_port(), broker_url=broker_url)
-    gateway = running.start(commands.gateway(where, layout, treasury.relayer().private_key, None))
+    gateway = running.start(commands.gateway(where, layout, treasury.relayer().private_key, None, {}))
     priced = commands.Priced(
         model=str(model), price_per_job_atoms=1, price_in_per_million_atoms=0, price_out_per_million_atoms=0
     )
