@@ -54,7 +54,7 @@ class Desk:
         self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._writer = ThreadPoolExecutor(1)
         self._celery = Celery("bare", broker=_BROKER_URL, set_as_current=False)
-        configure(self._celery, visibility_timeout_seconds=1_200)
+        configure(self._celery)
         self._rows = sqlite3.connect(os.environ[DATABASE], isolation_level=None, check_same_thread=False)
         self._rows.execute("PRAGMA journal_mode=DELETE")
         self._rows.execute("PRAGMA synchronous=FULL")

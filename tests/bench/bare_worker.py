@@ -26,7 +26,7 @@ from worker.node.queue import configure
 _FAR: Final = 1 << 60
 
 app = Celery("bare", broker=os.environ[BROKER], set_as_current=False)
-configure(app, visibility_timeout_seconds=1_200)
+configure(app)
 broker = redis.Redis.from_url(os.environ[BROKER])
 
 
