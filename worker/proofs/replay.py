@@ -46,9 +46,9 @@ _BITS: Final = (
 )
 # Millionths: exponentials of two versions of a library differ in the last place, and so may what is rounded.
 _LOGPROB_ROUNDING: Final = 2
-# Only these ask for more than that the answer was cut.
 # Findings that a second way of computing may take back.
 _MARGINS: Final = frozenset({Code.HIGHEST_MARGIN, Code.MEAN_MARGIN})
+# Only these ask for more than that the answer was cut.
 _FULL: Final = frozenset({"stop", "length"})
 
 
