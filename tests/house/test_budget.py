@@ -36,6 +36,20 @@ def test_tests_of_the_whole_market_are_where_their_suite_looks() -> None:
     assert marked - {"house"} == {"local", "e2e"}
 
 
+def test_a_marked_test_that_no_suite_reads_is_refused(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest((gate.ROOT / "tests" / "conftest.py").read_text())
+    pytester.makepyfile("import pytest\n@pytest.mark.chain\ndef test_a(): pass")
+    run = pytester.runpytest_subprocess("-p", "no:xdist", "-o", "markers=chain")
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    run.stderr.fnmatch_lines(["*test_a is marked chain, and its suite does not read that file*"])
+
+
+def test_a_slow_suite_may_take_twice_its_minutes_of_what_all_have_left() -> None:
+    assert gate.allowed(minutes=2, left=3000) == 240
+    assert gate.allowed(minutes=2, left=200) == 200
+    assert gate.allowed(minutes=2, left=-1) == 0
+
+
 def test_suite_over_its_time_is_ended_with_all_it_started(tmp_path: Path) -> None:
     program = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
     assert gate._within(0.5, [sys.executable, "-c", program], tmp_path / "log") is None
