@@ -30,6 +30,10 @@ class Ground:
         """Runs `work` in one transaction; again when it lost a race."""
         return await asyncio.get_running_loop().run_in_executor(self._writer, self._write, work)
 
+    async def erase(self, work: Callable[[Tx], T]) -> T:
+        """As `write`; then what `work` deleted is in no file of the database any more."""
+        return await asyncio.get_running_loop().run_in_executor(self._writer, self._erase, work)
+
     async def off_loop(self, work: Callable[[], T]) -> T:
         """Runs blocking `work` in a thread."""
         return await asyncio.to_thread(work)
@@ -52,6 +56,12 @@ class Ground:
                 if attempt == _TRIES - 1:
                     raise
         raise AssertionError("unreachable")
+
+    def _erase(self, work: Callable[[Tx], T]) -> T:
+        done = self._write(work)
+        if not self.store.scrub():
+            log.warning(Log.SCRUB_WAITS)
+        return done
 
     def _read(self, work: Callable[[Tx], T]) -> T:
         with self.store.reading() as tx:

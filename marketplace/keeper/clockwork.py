@@ -54,9 +54,9 @@ class Clockwork:
         market = self._market
         now, signer, domain = market.clock(), market.vault.identity, market.domain
         # A few at a time: others want to write in between. Files first, whose lines need not be emptied then.
-        while await market.write(lambda tx: batches.expire_files(tx, now, _FEW)) == _FEW:
+        while await market.erase(lambda tx: batches.expire_files(tx, now, _FEW)) == _FEW:
             continue
-        while await market.write(lambda tx: forget.expire(tx, signer, domain, now, _FEW)) == _FEW:
+        while await market.erase(lambda tx: forget.expire(tx, signer, domain, now, _FEW)) == _FEW:
             continue
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from threading import Lock
 from typing import Any, Final
 
+import pysqlite3
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -54,6 +55,17 @@ class Store:
         with Session(self.engine, expire_on_commit=False) as session:
             yield session
 
+    def scrub(self) -> bool:
+        """Empties the write-ahead log, which holds what was deleted until it is overwritten.
+
+        False when somebody read for longer than the time-out; it is in the log until the next time.
+        """
+        if not self.is_sqlite:
+            return True
+        with self._turn, closing(self.engine.raw_connection()) as connection:
+            busy = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        return not busy
+
     def close(self) -> None:
         """Closes every pooled connection."""
         self.engine.dispose()
@@ -75,8 +87,12 @@ def _readable(url: str) -> URL:
 
 
 def _sqlite(url: URL) -> Engine:
+    # SQLite of our own: the one in Python may be too old for a write-ahead log (decision 33).
     engine = create_engine(
-        url, connect_args={"timeout": _BUSY_TIMEOUT_SECONDS, "check_same_thread": False}, pool_size=8
+        url,
+        module=pysqlite3,
+        connect_args={"timeout": _BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
+        pool_size=8,
     )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -92,8 +108,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     # The driver's own implicit BEGIN comes too late and is never IMMEDIATE; we begin ourselves.
     connection.isolation_level = None
     cursor = connection.cursor()
-    # Rollback journal, not WAL: SQLite before 3.51.3 can corrupt a WAL database under concurrent writers.
-    cursor.execute("PRAGMA journal_mode=DELETE")
+    cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     # What a buyer had deleted must not stay readable in free pages of the file.

@@ -33,6 +33,7 @@ class Log(StrEnum):
     JOB_ENDED = "job_ended"
     LEASE_LOST = "lease_lost"
     RACE_LOST = "race_lost"
+    SCRUB_WAITS = "scrub_waits"
     RATE_STORE_FAILED = "rate_store_failed"
     RECEIPT_SIGNED = "receipt_signed"
     RECEIPT_REFUSED = "receipt_refused"
@@ -87,6 +88,7 @@ LOG_DOCS: Final[dict[Log, str]] = {
     Log.JOB_ENDED: "The job ended without payment; the reason is in the line.",
     Log.LEASE_LOST: "A lease lapsed; the job is ordered again.",
     Log.RATE_STORE_FAILED: "The store of call counts does not answer; nobody is refused meanwhile.",
+    Log.SCRUB_WAITS: "A reader kept the log of writes; what was deleted leaves it at the next sweep.",
     Log.RACE_LOST: "Somebody else moved a row on first; the result was dropped.",
     Log.RECEIPT_SIGNED: "A node's receipt is in its ledger.",
     Log.RECEIPT_REFUSED: "A receipt does not fit its order or response.",

@@ -10,7 +10,7 @@ from marketplace.protocol.messages import Open, TopUp
 from marketplace.protocol.signing import Signer
 from marketplace.store import keys, outbox
 from marketplace.store.tables import AccountRow
-from tests.flow.gateway import BUYER, DEPLOYMENT, DOMAIN, NOW_AT, gateway
+from tests.flow.gateway import BUYER, DEPLOYMENT, DOMAIN, NOW_AT, database_bytes, gateway
 
 KEY = Signer(b"\x44" * 32)
 STRANGER = Signer(b"\x66" * 32)
@@ -41,7 +41,7 @@ async def test_bearer_keys_are_sealed_and_only_their_hash_is_kept(tmp_path):
             held = funding.held_key(tx, g.market.vault, address)
         assert held.address == address
         assert held.secret not in row.sealed_key
-        raw = (tmp_path / "market.db").read_bytes()
+        raw = database_bytes(tmp_path)
         assert held.secret not in raw
         assert held.secret.hex().encode() not in raw
         assert secret.encode() not in raw

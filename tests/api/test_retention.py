@@ -12,7 +12,7 @@ from marketplace.protocol import wire
 from marketplace.protocol.deletion import SignedDeletion
 from marketplace.protocol.messages import Receipt
 from tests.api.test_requests import check_problem
-from tests.flow.gateway import Clock, gateway
+from tests.flow.gateway import Clock, database_bytes, gateway
 from tests.flow.node import Node, bearer, chat_body, funded
 
 PROMPT = "A secret that nobody else shall read"
@@ -48,7 +48,7 @@ async def test_what_was_deleted_is_in_no_byte_of_the_database_and_its_money_is(t
         made = await chat(g, secret)
         job_id = made["job_id"]
         before = await view(g, job_id)
-        raw = (tmp_path / "market.db").read_bytes()
+        raw = database_bytes(tmp_path)
         assert PROMPT.encode() in raw
         assert b"An answer" in raw
         salt = bytes.fromhex(made["receipt"]["salt"][2:])
@@ -56,7 +56,7 @@ async def test_what_was_deleted_is_in_no_byte_of_the_database_and_its_money_is(t
         answer = (await delete(g, secret, job_id)).json()
         assert (answer["deleted"], answer["waives_dispute"]) == (True, True)
         assert "no longer be disputed" in answer["note"]
-        raw = (tmp_path / "market.db").read_bytes()
+        raw = database_bytes(tmp_path)
         assert PROMPT.encode() not in raw
         assert b"An answer" not in raw
         assert salt not in raw

@@ -1,8 +1,8 @@
 """The bare side's API: one route, one Celery task a call, and a row a call as durable as ours.
 
-At its best: uvicorn with uvloop, raw sqlite3 on one writer thread, the answer by publish and subscribe with
+At its best: uvicorn with uvloop, a raw driver on one writer thread, the answer by publish and subscribe with
 one listener for all calls, without a result backend. The row is on disk before the task is sent, and holds
-the answer before the caller gets it, in the journal mode of decision 0002: what was accepted is known
+the answer before the caller gets it, in the journal mode of decision 33: what was accepted is known
 although everything is killed, and what was answered can be asked for again. It keeps nobody's money, checks
 no key and signs nothing.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sqlite3
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -20,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pysqlite3
 import redis.asyncio
 from celery import Celery
 from fastapi import FastAPI
@@ -55,8 +55,8 @@ class Desk:
         self._writer = ThreadPoolExecutor(1)
         self._celery = Celery("bare", broker=_BROKER_URL, set_as_current=False)
         configure(self._celery)
-        self._rows = sqlite3.connect(os.environ[DATABASE], isolation_level=None, check_same_thread=False)
-        self._rows.execute("PRAGMA journal_mode=DELETE")
+        self._rows = pysqlite3.connect(os.environ[DATABASE], isolation_level=None, check_same_thread=False)
+        self._rows.execute("PRAGMA journal_mode=WAL")
         self._rows.execute("PRAGMA synchronous=FULL")
         self._rows.execute("CREATE TABLE IF NOT EXISTS call (id TEXT PRIMARY KEY, body TEXT, answer TEXT)")
 

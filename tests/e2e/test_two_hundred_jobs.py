@@ -7,8 +7,9 @@ import copy
 import dataclasses
 import json
 import secrets
-import sqlite3
 from contextlib import closing
+
+import pysqlite3
 
 from marketplace.client.results import Paid
 from marketplace.local.commands import CHAT_MODEL, EMBED_MODEL
@@ -94,7 +95,7 @@ def assert_one_trace_to_the_settlement(market: MarketUnderTest, done: Paid) -> N
     job = market.get(f"/v1/jobs/{done.job_id}")
     assert job["trace_id"] == done.trace_id == json.loads(done.bundle.annex)["trace_id"]
     node = next(n for n in market.market.nodes if n.node_id == done.node_id)
-    with closing(sqlite3.connect(f"file:{node.data_dir}/ledger.db?mode=ro", uri=True)) as ledger:
+    with closing(pysqlite3.connect(f"file:{node.data_dir}/ledger.db?mode=ro", uri=True)) as ledger:
         (traces,) = ledger.execute(
             "SELECT trace_ids FROM chain_transaction WHERE tx_hash = ?",
             (bytes.fromhex(job["settled_tx"][2:]),),

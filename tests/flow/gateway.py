@@ -193,6 +193,11 @@ def _migrated() -> Path:
     return path
 
 
+def database_bytes(folder: Path) -> bytes:
+    """All that is on disk of the market's database: the file, and what SQLite keeps beside it."""
+    return b"".join(path.read_bytes() for path in sorted(folder.glob("market.db*")))
+
+
 @contextlib.asynccontextmanager
 async def gateway(
     path: Path, *, clock: Clock | None = None, terms: Terms | None = None, url: str | None = None

@@ -12,7 +12,7 @@ from marketplace.keeper.clockwork import Clockwork
 from marketplace.protocol.deletion import SignedDeletion
 from tests.api.test_requests import check_problem
 from tests.batches.support import CHAT, chat_line, client_of, finished, lines_of, started
-from tests.flow.gateway import NOW_AT, gateway
+from tests.flow.gateway import NOW_AT, database_bytes, gateway
 from tests.flow.node import bearer, funded
 
 HOUR_MS = 3_600_000
@@ -35,7 +35,7 @@ async def job_ids(client, batch):
 
 
 def raw(tmp_path):
-    return (tmp_path / "market.db").read_bytes()
+    return database_bytes(tmp_path)
 
 
 def holds_any(tmp_path):

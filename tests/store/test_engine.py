@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -7,8 +10,10 @@ import pytest
 from sqlalchemy import text
 
 from marketplace.protocol.errors import BadRequest
+from marketplace.store import engine
 from marketplace.store.engine import Store
-from marketplace.store.tables import AccountRow
+from marketplace.store.tables import AccountRow, KeyRow
+from tests.hardhat import ROOT
 from tests.keeper.stores import sqlite_store
 
 BUYER = "0x" + "11" * 20
@@ -82,11 +87,58 @@ def test_read_then_write_of_many_threads_loses_nothing(tmp_path: Path) -> None:
     assert balance(store) == 40
 
 
-def test_sqlite_keeps_a_rollback_journal_and_syncs_fully(tmp_path: Path) -> None:
+def test_sqlite_keeps_a_write_ahead_log_and_syncs_fully(tmp_path: Path) -> None:
     store = sqlite_store(tmp_path)
     with store.reading() as db:
-        assert db.execute(text("PRAGMA journal_mode")).scalar_one() == "delete"
+        assert db.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
         assert db.execute(text("PRAGMA synchronous")).scalar_one() == 2
+
+
+def files_of(store: Store) -> bytes:
+    path = Path(store.url.database or "")
+    return b"".join(one.read_bytes() for one in path.parent.glob(f"{path.name}*"))
+
+
+def deleted_row(store: Store) -> None:
+    """A row written and deleted again; the log of writes has both."""
+    with store.transaction() as db:
+        db.add(
+            KeyRow(address="0x1", secret_hash="1", sealed_key=b"what was sealed", label="", created_at_ms=1)
+        )
+    with store.transaction() as db:
+        db.delete(db.get(KeyRow, "0x1"))
+    assert b"what was sealed" in files_of(store)
+
+
+def test_what_was_deleted_is_in_no_file_once_the_log_is_scrubbed(tmp_path: Path) -> None:
+    store = sqlite_store(tmp_path)
+    deleted_row(store)
+    assert store.scrub()
+    assert b"what was sealed" not in files_of(store)
+
+
+def test_a_long_reader_puts_the_scrubbing_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_BUSY_TIMEOUT_SECONDS", 0.05)
+    store = sqlite_store(tmp_path)
+    with store.reading() as db:
+        db.get(AccountRow, BUYER)
+        deleted_row(store)
+        assert not store.scrub()
+    assert store.scrub()
+    assert b"what was sealed" not in files_of(store)
+
+
+def test_backup_of_the_handbook_holds_what_only_the_log_has(tmp_path: Path) -> None:
+    (line,) = re.findall(r"```sh\npython -c \"(.*?)\"\n```", (ROOT / "docs" / "operations.md").read_text())
+    store = sqlite_store(tmp_path)
+    with store.transaction() as db:
+        db.add(AccountRow(buyer=BUYER, balance_atoms=7))
+    path = Path(store.url.database or "")
+    assert path.with_name(f"{path.name}-wal").stat().st_size > 0
+    path.rename(tmp_path / "market.db")
+    path.with_name(f"{path.name}-wal").rename(tmp_path / "market.db-wal")
+    subprocess.run([sys.executable, "-c", line], cwd=tmp_path, check=True, timeout=60)
+    assert balance(Store(f"sqlite:///{tmp_path}/copy.db")) == 7
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://x/y", "not a url"])

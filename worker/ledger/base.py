@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Final
 
+import pysqlite3
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -238,8 +239,12 @@ def _readable(url: str) -> URL:
 
 
 def _sqlite(url: URL) -> Engine:
+    # SQLite of our own: the one in Python may be too old for a write-ahead log (decision 33).
     engine = create_engine(
-        url, connect_args={"timeout": _BUSY_TIMEOUT_SECONDS, "check_same_thread": False}, pool_size=16
+        url,
+        module=pysqlite3,
+        connect_args={"timeout": _BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
+        pool_size=16,
     )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -255,8 +260,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     # The driver's own BEGIN comes too late and is never IMMEDIATE; we begin ourselves.
     connection.isolation_level = None
     cursor = connection.cursor()
-    # Rollback journal, not WAL: SQLite before 3.51.3 can corrupt a WAL database under concurrent writers.
-    cursor.execute("PRAGMA journal_mode=DELETE")
+    cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()
 

@@ -65,7 +65,7 @@ def _sending(router: APIRouter, market: Market, desk: Desk) -> None:
     async def delete(file_id: str, request: Request) -> dict[str, Any]:
         """Forgets a file that no unfinished batch reads."""
         key = await bearer(market, request)
-        await market.write(lambda tx: step.remove_file(tx, file_id, key.address))
+        await market.erase(lambda tx: step.remove_file(tx, file_id, key.address))
         return {"id": file_id, "object": "file", "deleted": True}
 
 

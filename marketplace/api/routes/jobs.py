@@ -158,7 +158,7 @@ def _jobs(router: APIRouter, market: Market) -> None:
         """Deletes a job's input and output; hashes, amounts and receipt stay. Idempotent."""
         key, now = await caller(market, request), market.clock()
         signer, domain = market.vault.identity, market.domain
-        await market.write(lambda tx: forget.ask(tx, key, job_id, signer, domain, now))
+        await market.erase(lambda tx: forget.ask(tx, key, job_id, signer, domain, now))
         return await market.read(lambda tx: retention.deleted_view(tx, _job(tx, job_id)))
 
     @router.post("/v1/jobs/{job_id}/cancel")
