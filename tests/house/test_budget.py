@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from pathlib import Path
 
@@ -50,9 +51,24 @@ def test_a_slow_suite_may_take_twice_its_minutes_of_what_all_have_left() -> None
     assert gate.allowed(minutes=2, left=-1) == 0
 
 
+def test_files_of_the_tests_are_in_memory_where_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "MEMORY", tmp_path)
+    monkeypatch.setattr(gate, "ROOM_BYTES", 0)
+    with gate.surroundings() as environment:
+        folder = Path(environment["TMPDIR"])
+        assert folder.parent == tmp_path
+    assert not folder.exists()
+    monkeypatch.delenv("TMPDIR", raising=False)
+    monkeypatch.setattr(gate, "ROOM_BYTES", 1 << 60)
+    with gate.surroundings() as environment:
+        assert "TMPDIR" not in environment
+
+
 def test_suite_over_its_time_is_ended_with_all_it_started(tmp_path: Path) -> None:
     program = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
-    assert gate._within(0.5, [sys.executable, "-c", program], tmp_path / "log") is None
+    assert gate._within(0.5, [sys.executable, "-c", program], tmp_path / "log", dict(os.environ)) is None
 
 
 def test_skips_fail_a_strict_run_and_are_counted(pytester: pytest.Pytester) -> None:
