@@ -9,6 +9,7 @@ signed receipt that it has checked and paid for. See `bare_api` for what the oth
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 import tempfile
 import time
@@ -32,29 +33,36 @@ AT_ONCE: Final = 8
 class Load:
     """A payload, and how often it is asked: `calls` of each side, a block of `block` at a time."""
 
-    name: str
+    model: str
     words: int
     tokens: int
     calls: int
     block: int
 
+    @property
+    def name(self) -> str:
+        """As the table says it."""
+        return f"{self.model}, {self.tokens} token{'s' * (self.tokens > 1)}"
 
+
+# What a market is for, and what hides nothing of the way: a model that answers within milliseconds.
 FULL: Final = (
-    Load(name="1 token", words=12, tokens=1, calls=320, block=40),
-    Load(name="32 tokens", words=12, tokens=32, calls=320, block=40),
+    Load(model=node_load.REAL, words=12, tokens=32, calls=120, block=24),
+    Load(model=node_load.SMALL, words=12, tokens=32, calls=320, block=40),
+    Load(model=node_load.SMALL, words=12, tokens=1, calls=320, block=40),
 )
-QUICK: Final = (Load(name="1 token", words=12, tokens=1, calls=8, block=8),)
+QUICK: Final = (Load(model=node_load.SMALL, words=12, tokens=1, calls=8, block=8),)
 
 
 def figures(*, quick: bool) -> Iterator[Figure]:
     """Seconds of both sides and their ratios: one call at a time, and several at once."""
-    with tempfile.TemporaryDirectory() as folder:
-        model = node_load.model(node_load.SMALL, Path(folder))
-        with both(Path(folder) / "market", model.path) as sides:
-            for side in sides:
-                yield Figure(name=f"processes, {side.name}", value=side.processes)
-            for load in QUICK if quick else FULL:
-                for at_once in (1, AT_ONCE):
+    for name, loads in itertools.groupby(QUICK if quick else FULL, lambda load: load.model):
+        with tempfile.TemporaryDirectory() as folder:
+            model = node_load.model(name, Path(folder))
+            with both(Path(folder) / "market", model.path) as sides:
+                for side in sides:
+                    yield Figure(name=f"{name}, processes, {side.name}", value=side.processes)
+                for load, at_once in itertools.product(loads, (1, AT_ONCE)):
                     found = asyncio.run(_measure(sides, load, at_once))
                     yield from _figures(found, load, at_once)
 
@@ -78,7 +86,7 @@ async def _measure(sides: tuple[Side, Side], load: Load, at_once: int) -> dict[s
         for _ in range(load.calls // load.block):
             for side in sides:
                 found[side.name] += await _block(http, side, load, at_once, load.block, texts)
-            print(f"{load.name}, {at_once}: {_medians(found)}", file=sys.stderr)
+            print(f"{load.name}, {at_once} at once: {_medians(found)}", file=sys.stderr)
     if len(texts) != 1:
         raise AssertionError(f"the sides answer differently: {sorted(texts)}")
     return found

@@ -21,6 +21,6 @@ def test_both_sides_answer_alike_and_every_figure_is_written() -> None:
     for message in ("orders", "receipts", "vouchers"):
         assert ("signing", f"{message}, ours ÷ secp256k1 alone") in found
     for at_once in (1, 8):
-        assert ("latency", f"1 token, {at_once} at once, p99 ours ÷ bare") in found
+        assert ("latency", f"2M fp32, 1 token, {at_once} at once, p99 ours ÷ bare") in found
     # One gateway, a daemon with two workers, a broker; an API, a worker, the same broker.
-    assert (found["latency", "processes, ours"], found["latency", "processes, bare"]) == (5, 3)
+    assert tuple(found["latency", f"2M fp32, processes, {side}"] for side in ("ours", "bare")) == (5, 3)
