@@ -13,7 +13,7 @@ from tests.assure.figures import Part, table
 from tests.assure.report import ROOT, write
 from tests.clients.matrix import CLIENTS, QUICK, run
 from tests.e2e.conftest import EAGER
-from tests.e2e.market import MarketUnderTest
+from tests.e2e.market import MarketUnderTest, stop_when_told
 
 NAME: Final = "clients"
 _EXAMPLES: Final = """examples:
@@ -37,6 +37,7 @@ def main(arguments: Iterable[str]) -> int:
     chosen = [client for client in (QUICK if options.quick else CLIENTS) if options.only in client.name]
     if not chosen:
         parser.error(f"no client is called {options.only!r}: {', '.join(client.name for client in CLIENTS)}")
+    stop_when_told()
     with tempfile.TemporaryDirectory(prefix="wattline-clients-") as folder:
         market = MarketUnderTest(Path(folder), EAGER)
         print("starting a market", flush=True)

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import random
 import secrets
-import signal
 import sys
 import tempfile
 import time
@@ -31,7 +30,7 @@ from tests.assure.report import ROOT, write
 from tests.bench.models import random_llama
 from tests.e2e.checker import Evidence, balance_of_receipts, check, fold
 from tests.e2e.conftest import CALM
-from tests.e2e.market import MarketUnderTest, wait_until
+from tests.e2e.market import MarketUnderTest, stop_when_told, wait_until
 from tests.e2e.random_jobs import BUYERS, FIRST_KEY, Bought, Shape, buy, drawn, faults_of
 
 NAME: Final = "jobs"
@@ -81,8 +80,7 @@ def main(arguments: Iterable[str]) -> int:
     parser.add_argument("--seed", type=int, default=secrets.randbits(32), help="a fresh one when not given")
     options = parser.parse_args(list(arguments))
     print(f"seed {options.seed}", flush=True)
-    # So that whoever ends this early leaves no market running.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    stop_when_told()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="wattline-jobs-") as folder:
         models = tiny_models(Path(folder) / "models")

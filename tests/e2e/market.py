@@ -109,6 +109,11 @@ class MarketUnderTest:
         self._code = run_up(self._options, stop=self._stop)
 
 
+def stop_when_told() -> None:
+    """Has a script end in order when it is sent SIGTERM, so that it leaves no market running."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+
+
 def wait_until(condition: Callable[[], bool], seconds: float, what: str, every_seconds: float = 0.2) -> None:
     """Polls until it holds.
 

@@ -12,7 +12,7 @@ from typing import Final
 from tests.assure.figures import table
 from tests.assure.report import ROOT, write
 from tests.e2e.conftest import EAGER
-from tests.e2e.market import MarketUnderTest
+from tests.e2e.market import MarketUnderTest, stop_when_told
 from tests.once.matrix import QUICK, everything, run
 
 NAME: Final = "once"
@@ -23,10 +23,11 @@ def main(arguments: Iterable[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/once", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one client to a failure: a minute")
     options = parser.parse_args(list(arguments))
+    stop_when_told()
     with tempfile.TemporaryDirectory(prefix="wattline-once-") as folder:
         market = MarketUnderTest(Path(folder), EAGER)
-        market.start()
         try:
+            market.start()
             cells = QUICK if options.quick else everything()
             parts = run(
                 market, cells, lambda part: print(f"{part.name}: done in {part.seconds:.0f} s", flush=True)
