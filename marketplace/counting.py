@@ -17,8 +17,10 @@ from marketplace.quoting.rules import Need, first_asked, need_of
 from marketplace.quoting.step import Quotes
 from marketplace.store import jobs
 
-# A quote must not wait for a node that does not answer; a count takes some milliseconds.
+# A quote must not wait for a node that does not answer; a count takes some milliseconds, more of a busy node.
 _PATIENCE_SECONDS: Final = 0.4
+# With a limit that the bound in bytes exceeds, the call is refused for want of a count: that is worth a wait.
+_LIMITED_PATIENCE_SECONDS: Final = 5.0
 # Refusals that a count below the bound in bytes may lift.
 TIGHT: Final = frozenset(
     {ErrorCode.PRICE_ABOVE_MAX, ErrorCode.BUDGET_EXCEEDED, ErrorCode.SESSION_UNDERFUNDED}
@@ -52,13 +54,20 @@ class Counter:
         node_id: int | None = None,
         ticket: bytes = b"",
         tried: Collection[int] = (),
+        *,
+        limited: bool = False,
     ) -> Counts | None:
-        """What a call would be billed for; None when nobody says. Raises `BadRequest`: unknown model."""
+        """What a call would be billed for; None when nobody says. Raises `BadRequest`: unknown model.
+
+        A `limited` call may be refused without a count, so that its node is waited for.
+        """
         found = await self._quoting(model, need_of(payload, None, node_id, tried), ticket)
         asked = first_asked(found.quotes)
         if asked is None:
             return None
-        units_in = await self._ask(asked.node_id, payload.model_copy(update={"model": found.model_id}))
+        exact = payload.model_copy(update={"model": found.model_id})
+        patience = _LIMITED_PATIENCE_SECONDS if limited else _PATIENCE_SECONDS
+        units_in = await self._ask(asked.node_id, exact, patience)
         return None if units_in is None else Counts(model_id=found.model_id, units_in=units_in)
 
     async def again(self, job_id: str) -> int | None:
@@ -68,7 +77,7 @@ class Counter:
             return None
         tried = [order.node_id for order in past]
         try:
-            found = await self.of(job.model_id, parse_payload(job.payload), tried=tried)
+            found = await self.of(job.model_id, parse_payload(job.payload), tried=tried, limited=True)
         except BadRequest:
             # Nobody offers it any more, which ends the job in its own way.
             return None
@@ -80,7 +89,7 @@ class Counter:
         if waiting is not None and not waiting.done():
             waiting.set_result(frame.units_in)
 
-    async def _ask(self, node_id: int, payload: Payload) -> int | None:
+    async def _ask(self, node_id: int, payload: Payload, patience_seconds: float) -> int | None:
         if payload.known_units_in is not None:
             return payload.known_units_in
         data = encode_payload(payload)
@@ -91,7 +100,7 @@ class Counter:
         try:
             if not self._links.send(node_id, Count(number=number, payload=data)):
                 return None
-            units_in = await asyncio.wait_for(answer, _PATIENCE_SECONDS)
+            units_in = await asyncio.wait_for(answer, patience_seconds)
         except TimeoutError:
             return None
         finally:

@@ -121,8 +121,10 @@ class Market(Ground):
             placed, left = await self.write(lambda tx: self._place_all(tx, asks))
         except BadRequest as refused:
             # Too dear by the bound in bytes: only then is the node's own count worth its time.
-            first, tight = asks[0], refused.code in TIGHT
-            counted = await self.counter.of(first.model, first.payload, first.node_id) if tight else None
+            if refused.code not in TIGHT:
+                raise
+            first = asks[0]
+            counted = await self.counter.of(first.model, first.payload, first.node_id, limited=True)
             if counted is None:
                 raise
             fewer = [replace(ask, model=counted.model_id, counted=counted.units_in) for ask in asks]

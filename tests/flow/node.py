@@ -41,6 +41,7 @@ class Node:
         self.units_in = 5
         self.counted: int | None = None
         self.counts_at_all = True
+        self.count_seconds = 0.0
         self.counts: list[wire.Count] = []
         self.orders: asyncio.Queue[wire.OrderFrame] = asyncio.Queue()
         self.frames: list[wire.FromGateway] = []
@@ -109,6 +110,7 @@ class Node:
                 elif isinstance(frame, wire.Count):
                     self.counts.append(frame)
                     if self.counts_at_all:
+                        await asyncio.sleep(self.count_seconds)
                         await self.send(wire.Counted(number=frame.number, units_in=self.counted))
                 else:
                     self._keep(frame)

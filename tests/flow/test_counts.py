@@ -66,6 +66,20 @@ async def test_node_that_does_not_answer_is_not_waited_for(tmp_path, monkeypatch
         assert g.market.counter._asked == {}
 
 
+async def test_call_with_a_limit_waits_for_the_count_of_a_busy_node(tmp_path, monkeypatch):
+    monkeypatch.setattr(counting, "_PATIENCE_SECONDS", 0.05)
+    async with gateway(tmp_path) as g, funded(g, 1) as (secret, nodes, _):
+        nodes[1].counted, nodes[1].count_seconds = 5, 0.2
+        body, ceilings = await quoted(g)
+        assert (body["input_units"]["exact"], ceilings) == (False, [BOUND])
+        limit = "0.000047"
+        body, ceilings = await quoted(g, max_cost=limit)
+        assert (body["input_units"]["exact"], ceilings) == (True, [EXACT])
+        call = chat_body(max_cost=limit)
+        answer = await g.http.post("/v1/chat/completions", json=call, headers=bearer(secret))
+        assert answer.status_code == 200, answer.text
+
+
 async def test_answer_of_another_node_does_not_count(tmp_path, monkeypatch):
     monkeypatch.setattr(counting, "_PATIENCE_SECONDS", 0.2)
     async with gateway(tmp_path) as g, funded(g, 1, 2) as (_, nodes, _):

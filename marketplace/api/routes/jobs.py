@@ -257,7 +257,7 @@ async def _need(market: Market, call: QuoteCall, limit: int | None, ticket: byte
             node_id=call.node,
         )
     payload = _payload(call)
-    counted = await market.counter.of(call.model, payload, call.node, ticket)
+    counted = await market.counter.of(call.model, payload, call.node, ticket, limited=limit is not None)
     need = rules.need_of(payload, limit, call.node, counted=counted.units_in if counted else None)
     return replace(need, choices=call.n)
 
