@@ -32,6 +32,8 @@ FAILURES = re.compile(r" +\d+ failing")
 LADDER = ("fuzz", "chain", "broker", "postgres", "rabbitmq", "model", "e2e")
 # Folders whose tests carry a marker by a fixture of tests/keeper/stores.py, not by name.
 BY_FIXTURE = {"postgres": ("keeper", "registry", "settlement", "store")}
+# Their tests wait for other processes half of the time, each for its own.
+TWO_FILES_AT_ONCE = ("chain", "broker")
 SERVERS = {"postgres": "WATT_TEST_POSTGRES_URL", "rabbitmq": "WATT_TEST_RABBITMQ_URL"}
 NO_TESTS = 5
 # Files in memory, and what the tests of a run may need of it.
@@ -74,11 +76,12 @@ def suites() -> list[Suite]:
     }
     found = {name: Suite(name, command) for name, command in tools.items()}
     found["house"] = _pytest("house", "tests/house", "-n", "2")
-    found["unit"] = _pytest("unit", "--ignore=tests/house", "-m", _only(""), "-n", "2")
+    found["unit"] = _pytest("unit", "--ignore=tests/house", "-m", _only(""), "-n", "3")
     # In the order of the files, so that one market has stopped before the next is started.
     found["e2e"] = _pytest("e2e", "tests/local", "tests/e2e", "-m", _only("e2e"), "-p", "no:randomly")
     for marker in LADDER[:-1]:
-        found[marker] = _pytest(marker, *marked(marker), "-m", _only(marker))
+        together = ("-n", "2", "--dist", "loadfile") if marker in TWO_FILES_AT_ONCE else ()
+        found[marker] = _pytest(marker, *marked(marker), "-m", _only(marker), *together)
     return [found[name] for name in budget()]
 
 
