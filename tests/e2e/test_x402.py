@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from eth_account import Account
@@ -22,6 +23,7 @@ from marketplace.chain.rpc import Rpc
 from marketplace.chain.sender import Sender
 from marketplace.client import verify_receipt
 from marketplace.client.verify import failures
+from marketplace.local import commands
 from marketplace.local.commands import CHAT_MODEL, EMBED_MODEL
 from marketplace.protocol.signing import Signer
 from tests.e2e.checker import check
@@ -63,11 +65,12 @@ class Wallet:
 
 @pytest.fixture(scope="module")
 def paid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MarketUnderTest]:
-    """A market of its own, because its chain's clock is moved."""
-    running = MarketUnderTest(tmp_path_factory.mktemp("x402"), EAGER)
-    running.start()
-    yield running
-    assert running.stop() == 0
+    """A market of its own, because its chain's clock is moved; of one node, which sells both."""
+    with patch.object(commands, "NODES", commands.NODES[:1]):
+        running = MarketUnderTest(tmp_path_factory.mktemp("x402"), EAGER)
+        running.start()
+        yield running
+        assert running.stop() == 0
 
 
 async def test_stock_client_buys_a_stream_and_an_embedding_and_gets_back_what_they_did_not_cost(
