@@ -1,7 +1,7 @@
 """Runs every suite, cheapest first, all inside one budget, and closes with one line of counts.
 
-A suite may take up to twice its minutes while all together keep to their sum, for a host can be slow for a
-while; one that took longer than its own says so (decision 32).
+A suite may take up to twice its minutes while all together keep to their sum; one that took longer than its
+own says so. Minutes are those of a host at its usual speed: a slower one has more of them (decision 32).
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.house.host import slowness
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = ROOT / "build" / "test-logs"
@@ -110,11 +112,12 @@ def main(arguments: Iterable[str]) -> int:
     parser.add_argument("suite", nargs="*", help="only these suites")
     options = parser.parse_args(list(arguments))
     LOGS.mkdir(parents=True, exist_ok=True)
-    total, end = Outcome(), time.monotonic() + 60 * sum(budget().values())
+    total, left = Outcome(), sum(budget().values())
     with surroundings() as environment:
         for suite in suites():
             if suite.name in (options.suite or budget()) and (suite.name in QUICK or not options.quick):
-                total = _add(total, _run(suite, end, environment, strict=options.all))
+                outcome, minutes = _run(suite, left, environment, strict=options.all)
+                total, left = _add(total, outcome), left - minutes
     print(f"{total.passed} passed, {total.failed} failed, {total.skipped} skipped")
     return 1 if total.failed or not total.passed else 0
 
@@ -138,27 +141,31 @@ def surroundings() -> Iterator[dict[str, str]]:
         yield found | {"TMPDIR": folder}
 
 
-def _run(suite: Suite, end: float, environment: dict[str, str], *, strict: bool) -> Outcome:
+def _run(suite: Suite, left: float, environment: dict[str, str], *, strict: bool) -> tuple[Outcome, float]:
+    """Outcome of a suite, and the minutes it took at the usual speed, of those that are left."""
     missing = SERVERS.get(suite.name)
     if missing and not os.environ.get(missing) and not strict:
         _line("-", suite.name, f"skipped: {missing} is not set", 0)
-        return Outcome(skipped=1)
+        return Outcome(skipped=1), 0
     minutes, log, report = budget()[suite.name], LOGS / f"{suite.name}.log", LOGS / f"{suite.name}.json"
     report.unlink(missing_ok=True)
     extra = [f"--counts={report}", *(["--strict-skips"] if strict else [])] if suite.is_pytest else []
-    began = time.monotonic()
-    code = _within(allowed(minutes, end - began), [*suite.command, *extra], log, environment)
+    began, slow = time.monotonic(), slowness()
+    code = _within(60 * slow * allowed(minutes, left), [*suite.command, *extra], log, environment)
     seconds = time.monotonic() - began
     outcome = _read(report, code) if suite.is_pytest else Outcome(int(code == 0), int(code != 0))
     if code is None:
         outcome = Outcome(
             outcome.passed, outcome.failed + 1, outcome.skipped, f"ended after {seconds / 60:.1f} min"
         )
-    over = f", over its {minutes:g} min" if seconds > minutes * 60 else ""
+    slow = max(slow, slowness())
+    taken = seconds / 60 / slow
+    over = f", over its {minutes:g} min" if taken > minutes else ""
+    over += f", host {slow:.1f} times slower" if slow > 1.1 else ""
     _line("✗" if outcome.failed else "✓", suite.name, (outcome.word or _counts(outcome)) + over, seconds)
     if outcome.failed:
         print("\n".join(telling(log.read_text(errors="replace").splitlines())), flush=True)
-    return outcome
+    return outcome, taken
 
 
 def telling(lines: list[str]) -> list[str]:
@@ -168,8 +175,8 @@ def telling(lines: list[str]) -> list[str]:
 
 
 def allowed(minutes: float, left: float) -> float:
-    """Seconds a suite may take: twice its minutes, but no more than all suites together have left."""
-    return max(0.0, min(2 * 60 * minutes, left))
+    """Minutes a suite may take: twice its own, but no more than all suites together have left."""
+    return max(0.0, min(2 * minutes, left))
 
 
 def _within(seconds: float, command: list[str], log: Path, environment: dict[str, str]) -> int | None:

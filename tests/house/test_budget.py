@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house import gate
+from tests.house import gate, host
 from tests.house.tree import ROOT, python_files
 
 CI_MINUTES = 50
@@ -46,9 +46,37 @@ def test_a_marked_test_that_no_suite_reads_is_refused(pytester: pytest.Pytester)
 
 
 def test_a_slow_suite_may_take_twice_its_minutes_of_what_all_have_left() -> None:
-    assert gate.allowed(minutes=2, left=3000) == 240
-    assert gate.allowed(minutes=2, left=200) == 200
+    assert gate.allowed(minutes=2, left=30) == 4
+    assert gate.allowed(minutes=2, left=3) == 3
     assert gate.allowed(minutes=2, left=-1) == 0
+
+
+@pytest.mark.parametrize(("seconds", "slow"), [(0.2, 1.0), (1.0, 1.25), (9.0, host.MOST)])
+def test_host_is_as_slow_as_its_best_try_but_never_called_fast(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, slow: float
+) -> None:
+    tries = iter([5.0, seconds, 6.0, 5.0, 5.0])
+    monkeypatch.setattr(host, "USUAL_SECONDS", 0.8)
+    monkeypatch.setattr(host, "_work", lambda: next(tries))
+    assert host.slowness() == pytest.approx(slow)
+
+
+def test_a_suite_on_a_slow_host_is_given_and_charged_usual_minutes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: list[float] = []
+
+    def within(seconds: float, *_: object) -> int:
+        given.append(seconds)
+        return 0
+
+    monkeypatch.setattr(gate, "slowness", lambda: 1.5)
+    monkeypatch.setattr(gate, "_within", within)
+    outcome, minutes = gate._run(gate.Suite("ruff", ()), 50, {}, strict=True)
+    assert given == [60 * 1.5 * 2 * gate.budget()["ruff"]]
+    assert (outcome.passed, outcome.failed) == (1, 0)
+    assert minutes < 0.01
+    assert "host 1.5 times slower" in capsys.readouterr().out
 
 
 def test_files_of_the_tests_are_in_memory_where_there_is_room(
