@@ -84,6 +84,7 @@ class Bench:
         )
         text = client(call)
         assert self.relay.met, f"no try of the call met {failure.name}"
+        assert not self.relay.unmade, f"{failure.name} was not made: {self.relay.unmade}"
         wait_until(lambda: _is_up(self.market), 90, "the gateway")
         wait_until(lambda: not _works(self.market), 150, "jobs to end")
         return len(self._fresh()), bool(text)
@@ -116,8 +117,9 @@ def run(
 
 
 def everything() -> list[tuple[str, str]]:
-    """All cells."""
-    return [(failure.name, client) for failure in FAILURES for client in CLIENTS]
+    """All cells that can be: the SDK pays for what it has, so that no failure between the two can be made."""
+    cells = [(failure.name, client) for failure in FAILURES for client in CLIENTS]
+    return [cell for cell in cells if cell != ("kill paid", "wattline")]
 
 
 def _part(bench: Bench, failure: Failure, clients: list[str]) -> Part:

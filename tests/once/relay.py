@@ -44,6 +44,8 @@ class Relay:
         self._fault: Fault | None = None
         self._left = 0
         self.met = 0
+        # Why an armed fault could not be made: then the cell shows nothing.
+        self.unmade = ""
         self.url = ""
         self._loop = asyncio.new_event_loop()
         self._ready, self._stop = threading.Event(), asyncio.Event()
@@ -61,6 +63,7 @@ class Relay:
     def arm(self, fault: Fault, times: int) -> None:
         """The next so many paid requests meet this fault."""
         self._fault, self._left, self.met = fault, times, 0
+        self.unmade = ""
 
     async def pieces(self, request: Request) -> AsyncGenerator[bytes, None]:
         """The gateway's answer as it comes; waits for a gateway that is just starting."""
@@ -105,6 +108,9 @@ class Relay:
                 await passed(self, request, writer)
             await writer.drain()
         except (OSError, asyncio.IncompleteReadError):
+            writer.transport.abort()
+        except AssertionError as error:
+            self.unmade = str(error)
             writer.transport.abort()
         finally:
             writer.close()
