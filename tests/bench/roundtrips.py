@@ -47,9 +47,9 @@ class Load:
 
 # What a market is for, and what hides nothing of the way: a model that answers within milliseconds.
 FULL: Final = (
-    Load(model=node_load.REAL, words=12, tokens=32, calls=120, block=24),
-    Load(model=node_load.SMALL, words=12, tokens=32, calls=320, block=40),
-    Load(model=node_load.SMALL, words=12, tokens=1, calls=320, block=40),
+    Load(model=node_load.REAL, words=12, tokens=32, calls=48, block=12),
+    Load(model=node_load.SMALL, words=12, tokens=32, calls=200, block=40),
+    Load(model=node_load.SMALL, words=12, tokens=1, calls=200, block=40),
 )
 QUICK: Final = (Load(model=node_load.SMALL, words=12, tokens=1, calls=8, block=8),)
 
