@@ -68,11 +68,16 @@ class Message:
 
     def __post_init__(self) -> None:
         for attribute, field in fields_of(type(self)).items():
-            _check(field, getattr(self, attribute))
+            value = getattr(self, attribute)
+            # Most are whole numbers that fit: without a call, for this is done for each message, both ways.
+            if type(value) is not int or not field.bits or value >> field.bits:
+                _check(field, value)
 
     def encode(self) -> bytes:
         """Canonical bytes: one 32-byte word a field, as `abi.encode` gives."""
-        return b"".join(_word(f, getattr(self, a)) for a, f in fields_of(type(self)).items())
+        fields = fields_of(type(self)).items()
+        values = [(field, getattr(self, attribute)) for attribute, field in fields]
+        return b"".join([v.to_bytes(WORD, "big") if f.bits else _word(f, v) for f, v in values])
 
     @classmethod
     def decode(cls, data: bytes) -> Self:

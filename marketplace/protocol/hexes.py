@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 from sha3 import keccak_256
@@ -44,6 +45,12 @@ def checksum(address: str | bytes) -> str:
     digits = bytes.hex(address) if isinstance(address, bytes) else _digits(address)
     if len(digits) != 40:
         raise ValueError(f"an address is 20 bytes of hex, got {str(address)[:48]!r}")
+    return _marked(digits)
+
+
+@functools.lru_cache(maxsize=4096)
+def _marked(digits: str) -> str:
+    """The same few addresses sign thousands of messages."""
     marks = keccak(digits.encode()).hex()
     return "0x" + "".join([d.upper() if m > "7" else d for d, m in zip(digits, marks, strict=False)])
 
