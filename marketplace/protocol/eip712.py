@@ -89,8 +89,9 @@ class Message:
         fields = fields_of(cls)
         if len(data) != WORD * len(fields):
             raise ValueError(f"{cls.__name__} is {WORD * len(fields)} bytes long, got {len(data)}")
-        words = (data[i : i + WORD] for i in range(0, len(data), WORD))
-        return cls(**{a: _value(f, w) for (a, f), w in zip(fields.items(), words, strict=True)})
+        words = [data[i : i + WORD] for i in range(0, len(data), WORD)]
+        found = zip(fields.items(), words, strict=True)
+        return cls(**{a: int.from_bytes(w, "big") if f.bits else _value(f, w) for (a, f), w in found})
 
     def digest(self, domain: AnyDomain) -> bytes:
         """EIP-712 digest: what is signed, and the message's identity."""
