@@ -208,7 +208,7 @@ def run(long: bool) -> list[dict[str, Any]]:
     """Runs every attack on what ships and on every twin; `long` changes nothing, for nothing is random."""
     plan = plan_of((ATTACKS / "twins.toml").read_text())
     surface = tomllib.loads((ATTACKS / "surface.toml").read_text())
-    build()
+    _build()
     jobs = [{"name": "shipped", "pattern": "test_Attack"}, *_controls(), *_twins(plan)]
     results = _run_all(jobs)
     for contract in CONTRACTS:
@@ -274,8 +274,7 @@ def _twins(plan: Plan) -> list[dict[str, str]]:
     ]
 
 
-def build() -> None:
-    """Builds what ships, then the attacks; quick where nothing changed."""
+def _build() -> None:
     suites = [path.relative_to(ROOT).as_posix() for path in sorted(ATTACKS.glob("*.t.sol"))]
     for options in (("--no-tests",), tuple(suites)):
         _node(str(HARDHAT), "build", *options)

@@ -71,8 +71,6 @@ def _figures(found: dict[str, list[float]], load: Load, at_once: int) -> Iterato
     name = f"{load.name}, {at_once} at once"
     for percent, goal in GOALS.items():
         ours, bare = percentile(found["ours"], percent), percentile(found["bare"], percent)
-        # A buyer's call is answered by a real model; what the other one shows is the way alone.
-        goal = goal if load.model == node_load.REAL else ""
         yield Figure(name=f"{name}, p{percent} ours", value=digits(1e3 * ours), unit="ms")
         yield Figure(name=f"{name}, p{percent} bare", value=digits(1e3 * bare), unit="ms")
         yield Figure(name=f"{name}, p{percent} ours ÷ bare", value=digits(ours / bare), goal=goal)

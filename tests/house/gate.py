@@ -161,7 +161,7 @@ def _run(suite: Suite, left: float, environment: dict[str, str], *, strict: bool
     slow = max(slow, slowness())
     taken = seconds / 60 / slow
     over = f", over its {minutes:g} min" if taken > minutes else ""
-    over += f", host {slow:.1f} times slower" if slow > 1.1 else ""
+    over += f", host {slow:.2f} times slower" if slow > 1 else ""
     _line("✗" if outcome.failed else "✓", suite.name, (outcome.word or _counts(outcome)) + over, seconds)
     if outcome.failed:
         print("\n".join(telling(log.read_text(errors="replace").splitlines())), flush=True)

@@ -8,7 +8,8 @@ from typing import Final
 
 # What `_work` takes on two cores of the machine that the budget was made on, with nobody beside it.
 USUAL_SECONDS: Final = 0.048
-MOST: Final = 1.5
+# All suites have 50 minutes; with the set-up, CI is to end within 60 whatever the host.
+MOST: Final = 1.1
 _TRIES: Final = 5
 
 
