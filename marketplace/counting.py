@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from marketplace.dispatch.links import Links
 from marketplace.ground import Ground
 from marketplace.protocol.errors import BadRequest, ErrorCode
-from marketplace.protocol.payloads import Payload, encode_payload, parse_payload, units_in_ceiling
+from marketplace.protocol.hexes import keccak
+from marketplace.protocol.payloads import (
+    ChatPayload,
+    Payload,
+    encode_payload,
+    parse_payload,
+    units_in_ceiling,
+)
 from marketplace.protocol.wire import MAX_COUNTED_BYTES, Count, Counted
 from marketplace.quoting.rules import Need, first_asked, need_of
 from marketplace.quoting.step import Quotes
@@ -21,6 +29,8 @@ from marketplace.store import jobs
 _PATIENCE_SECONDS: Final = 0.4
 # With a limit that the bound in bytes exceeds, the call is refused for want of a count: that is worth a wait.
 _LIMITED_PATIENCE_SECONDS: Final = 5.0
+# Counts that are remembered, so that a call costs no more than its quote however busy its node is by then.
+_REMEMBERED: Final = 4096
 # Refusals that a count below the bound in bytes may lift.
 TIGHT: Final = frozenset(
     {ErrorCode.PRICE_ABOVE_MAX, ErrorCode.BUDGET_EXCEEDED, ErrorCode.SESSION_UNDERFUNDED}
@@ -46,6 +56,7 @@ class Counter:
         self._quoting = quoting
         self._numbers = itertools.count()
         self._asked: dict[tuple[int, int], asyncio.Future[int | None]] = {}
+        self._told: OrderedDict[bytes, int] = OrderedDict()
 
     async def of(
         self,
@@ -65,9 +76,12 @@ class Counter:
         asked = first_asked(found.quotes)
         if asked is None:
             return None
-        exact = payload.model_copy(update={"model": found.model_id})
+        exact: dict[str, Any] = {"model": found.model_id}
+        if isinstance(payload, ChatPayload):
+            # It counts for nothing, and a call's own is not that of its quote.
+            exact["seed"] = 0
         patience = _LIMITED_PATIENCE_SECONDS if limited else _PATIENCE_SECONDS
-        units_in = await self._ask(asked.node_id, exact, patience)
+        units_in = await self._ask(asked.node_id, payload.model_copy(update=exact), patience)
         return None if units_in is None else Counts(model_id=found.model_id, units_in=units_in)
 
     async def again(self, job_id: str) -> int | None:
@@ -95,15 +109,28 @@ class Counter:
         data = encode_payload(payload)
         if len(data) > MAX_COUNTED_BYTES:
             return None
+        # The payload names its exact model, whose files fix the count; another node may be wrong about it.
+        question = keccak(node_id.to_bytes(8, "big") + data)
+        if question in self._told:
+            self._told.move_to_end(question)
+            return self._told[question]
+        units_in = await self._answer(node_id, data, patience_seconds)
+        # No receipt for more than the bound in bytes is accepted, so a higher count can not be right.
+        if units_in is None or units_in > units_in_ceiling(payload):
+            return None
+        self._told[question] = units_in
+        if len(self._told) > _REMEMBERED:
+            self._told.popitem(last=False)
+        return units_in
+
+    async def _answer(self, node_id: int, data: bytes, patience_seconds: float) -> int | None:
         number = next(self._numbers)
         answer = self._asked[node_id, number] = asyncio.get_running_loop().create_future()
         try:
             if not self._links.send(node_id, Count(number=number, payload=data)):
                 return None
-            units_in = await asyncio.wait_for(answer, patience_seconds)
+            return await asyncio.wait_for(answer, patience_seconds)
         except TimeoutError:
             return None
         finally:
             del self._asked[node_id, number]
-        # No receipt for more than the bound in bytes is accepted, so a higher count can not be right.
-        return units_in if units_in is None or units_in <= units_in_ceiling(payload) else None

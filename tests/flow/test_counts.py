@@ -80,6 +80,23 @@ async def test_call_with_a_limit_waits_for_the_count_of_a_busy_node(tmp_path, mo
         assert answer.status_code == 200, answer.text
 
 
+async def test_call_at_its_quote_asks_a_node_no_second_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(counting, "_REMEMBERED", 2)
+    async with gateway(tmp_path) as g, funded(g, 1) as (secret, nodes, _):
+        nodes[1].counted = 5
+        await quoted(g)
+        nodes[1].counts_at_all = False
+        call = chat_body(max_cost="0.000047")
+        answer = await g.http.post("/v1/chat/completions", json=call, headers=bearer(secret))
+        assert answer.status_code == 200, answer.text
+        assert len(nodes[1].counts) == 1
+        nodes[1].counts_at_all = True
+        for text in ("one", "two"):
+            await quoted(g, messages=[{"role": "user", "content": text}])
+        await quoted(g)
+        assert len(nodes[1].counts) == 4, "the oldest is forgotten"
+
+
 async def test_answer_of_another_node_does_not_count(tmp_path, monkeypatch):
     monkeypatch.setattr(counting, "_PATIENCE_SECONDS", 0.2)
     async with gateway(tmp_path) as g, funded(g, 1, 2) as (_, nodes, _):

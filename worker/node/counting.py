@@ -19,7 +19,8 @@ from marketplace.protocol.wire import MAX_COUNTED_BYTES
 from marketplace.telemetry.logs import get_logger
 from marketplace.telemetry.names import Log
 
-_PATIENCE_SECONDS: Final = 0.3
+# As long as a gateway waits where a call would be refused for want of a count.
+_PATIENCE_SECONDS: Final = 5.0
 _LONGEST_ANSWER: Final = 24
 
 log = get_logger(__name__)

@@ -21,7 +21,7 @@ from worker.settle.vouchers import VoucherDesk
 
 Send = Callable[[wire.Frame], Awaitable[None]]
 _DETAIL_CHARACTERS: Final = 500
-_MOST_COUNTING: Final = 2
+_COUNTED_AT_ONCE, _MOST_QUESTIONS = 2, 64
 
 log = get_logger(__name__)
 
@@ -51,7 +51,8 @@ class FrameDesk:
         self._tell_workers = tell_workers
         self._loop = asyncio.get_running_loop()
         self._now_ms = now_ms
-        self._counting = 0
+        self._counting = asyncio.Semaphore(_COUNTED_AT_ONCE)
+        self._questions = 0
 
     async def receive(self, frame: wire.FromGateway, gateway: str, send: Send) -> None:
         """Handles one frame; raises only what `send` raises."""
@@ -92,13 +93,14 @@ class FrameDesk:
 
     async def _tell_count(self, frame: wire.Count, send: Send) -> None:
         units_in = None
-        # Questions are free, so they must not take the threads that orders need.
-        if self._counting < _MOST_COUNTING:
-            self._counting += 1
+        # Questions are free, so they must not take the threads that orders need, nor pile up.
+        if self._questions < _MOST_QUESTIONS:
+            self._questions += 1
             try:
-                units_in = await asyncio.to_thread(self._intake.count, frame.payload)
+                async with self._counting:
+                    units_in = await asyncio.to_thread(self._intake.count, frame.payload)
             finally:
-                self._counting -= 1
+                self._questions -= 1
         await send(wire.Counted(number=frame.number, units_in=units_in))
 
     def _cancel(self, order_hash: bytes, gateway: str) -> None:

@@ -1,6 +1,7 @@
 """What the daemon asks the infer process: a count, or no answer, never a wrong one and never a long wait."""
 
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -100,6 +101,21 @@ def test_path_that_is_too_long_leaves_the_process_running(tmp_path: Path) -> Non
     server.start()
     assert ask_count(count_socket(far), ASKED) is None
     server.stop()
+
+
+async def test_questions_wait_for_each_other_and_only_too_many_are_turned_away(
+    bench: Bench, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.node.desk._MOST_QUESTIONS", 8)
+    go_on = threading.Event()
+    served(lambda _: 17 if go_on.wait(5) else None)
+    async with linked(bench) as made:
+        for number in range(9):
+            await made.gateway.send(wire.Count(number=number, payload=ASKED))
+        assert await made.gateway.wait_for(wire.Counted) == [wire.Counted(number=8)]
+        go_on.set()
+        answers = await made.gateway.wait_for(wire.Counted, 9)
+        assert [answer.units_in for answer in answers[1:]] == [17] * 8
 
 
 async def test_node_answers_a_gateways_question(bench: Bench, served: Served) -> None:
