@@ -210,7 +210,8 @@ class Market(Ground):
         if outcome.reply is not None:
             link.send(outcome.reply)
         if outcome.ended:
-            measure.ended(self.metrics, outcome.job, Receipt.decode(frame.receipt.message), now)
+            first_ms = assembly.first_ms if assembly is not None and assembly.live else None
+            measure.ended(self.metrics, outcome.job, Receipt.decode(frame.receipt.message), first_ms, now)
         await self._follow(order_hash, outcome, taken)
         if isinstance(outcome.reply, wire.Superseded):
             # The node now leaves this receipt out of its sums: a voucher it refused may fit.

@@ -16,7 +16,6 @@ from marketplace.protocol import wire
 from marketplace.protocol.errors import BadRequest, Broken, ErrorCode, LostRace, WattError
 from marketplace.protocol.hexes import to_hex
 from marketplace.settlement import step as settlement
-from marketplace.store import jobs
 from marketplace.store.jobs import OrderState
 from marketplace.telemetry.logs import bound, get_logger
 from marketplace.telemetry.names import Log, Span
@@ -185,13 +184,9 @@ async def _chunk(market: Market, node_id: int, frame: wire.ChunkFrame) -> None:
         assembly = market.streams.bind(order_hash, order.job_id, node_id, live=live)
     if assembly.node_id != node_id:
         raise BadRequest(ErrorCode.ORDER_MISDIRECTED, f"order {order_hash} is not one of yours")
-    first = not assembly.chunks
     market.streams.take(order_hash, frame.index, frame.body)
-    if first and assembly.chunks and assembly.live:
-        now = market.clock()
-        job = await market.read(lambda tx: jobs.find(tx, assembly.job_id))
-        if job is not None:
-            measure.first_chunk(market.metrics, job, now)
+    if assembly.chunks and assembly.first_ms is None:
+        assembly.first_ms = market.clock()
 
 
 async def _voucher_answered(market: Market, node_id: int, frame: wire.VoucherTaken) -> None:

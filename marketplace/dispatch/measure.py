@@ -14,18 +14,18 @@ def stage(metrics: Metrics, span: Span, from_ms: int, to_ms: int) -> None:
     metrics.observe("job_stage_seconds", max(0, to_ms - from_ms) / 1000, stage=span.value)
 
 
-def first_chunk(metrics: Metrics, job: JobRow, now_ms: int) -> None:
-    """The first piece of an answer is here."""
-    seconds = max(0, now_ms - job.created_at_ms) / 1000
-    metrics.observe("time_to_first_token_seconds", seconds, task=job.task)
+def ended(metrics: Metrics, job: JobRow, receipt: Receipt, first_ms: int | None, now_ms: int) -> None:
+    """A receipt ended its job; free ones have no stages worth counting and no tokens billed.
 
-
-def ended(metrics: Metrics, job: JobRow, receipt: Receipt, now_ms: int) -> None:
-    """A receipt ended its job; free ones have no stages worth counting and no tokens billed."""
+    `first_ms` is when the first piece of its answer came; None when this gateway was not there.
+    """
     if JobPhase(job.phase) not in HAS_RESULT:
         return
     stage(metrics, Span.QUEUE, job.created_at_ms, receipt.started_at_ms)
     stage(metrics, Span.INFERENCE, receipt.started_at_ms, receipt.finished_at_ms)
     stage(metrics, Span.DELIVER, receipt.finished_at_ms, now_ms)
+    if first_ms is not None:
+        seconds = max(0, first_ms - job.created_at_ms) / 1000
+        metrics.observe("time_to_first_token_seconds", seconds, task=job.task)
     metrics.count("tokens_total", receipt.units_in, task=job.task, direction="in")
     metrics.count("tokens_total", receipt.units_out, task=job.task, direction="out")

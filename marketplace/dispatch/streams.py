@@ -81,6 +81,7 @@ class Assembly:
         self.node_id = node_id
         self.live = live
         self.chunks: list[bytes] = []
+        self.first_ms: int | None = None
         self._early: dict[int, bytes] = {}
         self._bytes = 0
 

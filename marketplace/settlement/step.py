@@ -36,7 +36,9 @@ def acknowledge(tx: Tx, session_id: str, key: Signer, domain: Domain, now_ms: in
     session = sessions.find(tx, session_id)
     if session is None or session.closed or sessions.taken_back(tx, session_id):
         return None
-    tally = _tally(tx, session_id)
+    # Held here, the row is not read again when its successor is stored.
+    before = vouchers.find(tx, session_id)
+    tally = _tally(before)
     places = [(place.seq, place.ended) for place in jobs.places(tx, session_id, tally.through_seq)]
     through = rules.ended_prefix(tally.through_seq, places)
     rows = receipts.owed_between(tx, session_id, tally.through_seq, through)
@@ -64,7 +66,7 @@ def take_voucher(
     known = vouchers.find(tx, session_id)
     if known is not None and known.message == voucher.encode():
         return None
-    tally = _tally(tx, session_id)
+    tally = _tally(known)
     if voucher.through_seq <= tally.through_seq:
         detail = f"a voucher through seq {tally.through_seq} is held already"
         raise BadRequest(ErrorCode.VOUCHER_MISMATCH, detail)
@@ -150,8 +152,7 @@ def _standing(row: receipts.Billed, verdict: claims.Verdict) -> tuple[JobPhase, 
     return JobPhase.ACKNOWLEDGED if taken_back else phase, None, reason
 
 
-def _tally(tx: Tx, session_id: str) -> rules.Tally:
-    row = vouchers.find(tx, session_id)
+def _tally(row: VoucherRow | None) -> rules.Tally:
     frontier = vouchers.frontier(row)
     if row is None:
         return rules.Tally(through_seq=0, amount_atoms=0, frontier=frontier)

@@ -52,7 +52,7 @@ class Store:
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """One consistent look; writes made inside are thrown away."""
-        with Session(self.engine, expire_on_commit=False) as session:
+        with _Look(self.engine, expire_on_commit=False) as session:
             yield session
 
     def scrub(self) -> bool:
@@ -69,6 +69,16 @@ class Store:
     def close(self) -> None:
         """Closes every pooled connection."""
         self.engine.dispose()
+
+
+class _Look(Session):
+    """A session that reads a row by its key once: nobody writes in it, so the row stays what it is."""
+
+    def get(self, *args: Any, **options: Any) -> Any:
+        """As in any session, which forgets rows that nobody holds."""
+        row = super().get(*args, **options)
+        self.info[id(row)] = row
+        return row
 
 
 def _readable(url: str) -> URL:

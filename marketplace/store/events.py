@@ -6,13 +6,15 @@ import itertools
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, delete, func, insert
+from sqlalchemy import ColumnElement, Select, bindparam, delete, func, insert
+from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
 from marketplace.protocol.errors import ChainTrouble, ErrorCode
-from marketplace.store.tables import BlockRow, ChainEventRow
+from marketplace.store.tables import BlockRow, ChainEventRow, run
 
 SETTLED: Final = ("VoucherSettled", "ClaimFinalised")
 # All that decides which of a session's orders are paid.
@@ -147,13 +149,8 @@ def block_of(db: Session, session_id: str, tx_hash: str) -> int | None:
 
 def is_revoked(db: Session, buyer: str, key: str) -> bool:
     """Whether the last a buyer said of a key was to revoke it."""
-    said = (
-        col(ChainEventRow.subject) == buyer,
-        col(ChainEventRow.name).in_(("KeySet", "KeyRevoked")),
-        col(ChainEventRow.args).contains(f'"{key}"', autoescape=True),
-    )
-    newest = (col(ChainEventRow.block_number).desc(), col(ChainEventRow.log_index).desc())
-    return db.exec(select(ChainEventRow.name).where(*said).order_by(*newest)).first() == "KeyRevoked"
+    told = {"buyer": buyer, "key": f'%"{key}"%'}
+    return run(db, _said_of_key(), told).scalars().first() == "KeyRevoked"
 
 
 def count_events(db: Session) -> int:
@@ -164,6 +161,19 @@ def count_events(db: Session) -> int:
 def batches(values: Sequence[str]) -> Iterator[Sequence[str]]:
     """Slices short enough for one IN list."""
     return (values[at : at + _MAX_VALUES] for at in range(0, len(values), _MAX_VALUES))
+
+
+@cache
+def _said_of_key() -> Select[str]:
+    """Built once: this runs for every order."""
+    said = (
+        col(ChainEventRow.subject) == bindparam("buyer"),
+        col(ChainEventRow.name).in_(("KeySet", "KeyRevoked")),
+        # An address has no character that means anything here.
+        col(ChainEventRow.args).like(bindparam("key")),
+    )
+    newest = (col(ChainEventRow.block_number).desc(), col(ChainEventRow.log_index).desc())
+    return select_columns(col(ChainEventRow.name)).where(*said).order_by(*newest).limit(1)
 
 
 def _select(db: Session, *where: ColumnElement[bool]) -> list[EventFact]:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
+from sqlalchemy import bindparam
+from sqlalchemy import select as select_columns
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm.attributes import set_committed_value
 from sqlmodel import Session, col, select, update
 
 from marketplace.protocol.errors import Broken, ErrorCode, LostRace
 from marketplace.protocol.phases import OPEN, JobPhase, may_move
 from marketplace.protocol.webhooks import Event
 from marketplace.store import webhooks
-from marketplace.store.tables import JobRow, OrderRow
+from marketplace.store.tables import JobRow, OrderRow, run, table_of
 
 _BLIND = {"synchronize_session": False}
 _MANY = 1_000  # values in one statement; databases bound them
@@ -23,6 +26,21 @@ _TOLD = {
     JobPhase.FAILED: Event.JOB_FAILED,
     JobPhase.EXPIRED: Event.JOB_FAILED,
 }
+
+# Built once, and for the table instead of its class: these run for every job, and building them took longer
+# than the database does.
+_ORDER: Final = table_of(OrderRow)
+_OF_ORDER: Final = update(_ORDER).where(_ORDER.c.order_hash == bindparam("of"))
+_MARK_ACCEPTED: Final = _OF_ORDER.values(accepted=True)
+_END_ORDER: Final = _OF_ORDER.where(_ORDER.c.state == bindparam("before")).values(
+    state=bindparam("after"), problem=bindparam("why")
+)
+_PLACES: Final = (
+    select_columns(_ORDER.c.seq, _ORDER.c.state)
+    .where(_ORDER.c.session_id == bindparam("of"), _ORDER.c.seq > bindparam("after"))
+    .order_by(_ORDER.c.seq)
+    .limit(bindparam("most"))
+)
 
 
 class OrderState(StrEnum):
@@ -91,7 +109,7 @@ def forget_names(tx: Session, before_ms: int) -> int:
 
 
 def move(tx: Session, job: JobRow, after: JobPhase, **values: Any) -> None:
-    """Moves a job on, with other columns of it; `job` is read again.
+    """Moves a job on, with other columns of it, in the table and in `job`.
 
     Raises:
         LostRace: somebody else moved it since it was read.
@@ -100,14 +118,13 @@ def move(tx: Session, job: JobRow, after: JobPhase, **values: Any) -> None:
     before = JobPhase(job.phase)
     if not may_move(before, after):
         raise Broken(ErrorCode.INTERNAL, f"job cannot go from {before} to {after}", job_id=job.job_id)
-    query = (
-        update(JobRow)
-        .where(col(JobRow.job_id) == job.job_id, col(JobRow.version) == job.version)
-        .values(phase=after.value, version=job.version + 1, **values)
-    )
-    if tx.exec(query, execution_options=_BLIND).rowcount != 1:
+    table = table_of(JobRow)
+    moved = {"phase": after.value, "version": job.version + 1, **values}
+    same = (table.c.job_id == job.job_id, table.c.version == job.version)
+    if run(tx, update(table).where(*same).values(moved)).rowcount != 1:
         raise LostRace(ErrorCode.LEASE_LOST, "the job moved on meanwhile", job_id=job.job_id)
-    tx.refresh(job)
+    for name, value in moved.items():
+        set_committed_value(job, name, value)
     if after in _TOLD:
         webhooks.tell(tx, _TOLD[after], job.job_id)
 
@@ -176,19 +193,14 @@ def end_order(
     tx: Session, order_hash: str, before: OrderState, after: OrderState, problem: str | None = None
 ) -> None:
     """Ends an order, once. Raises `LostRace` when it is not in `before` any more."""
-    query = (
-        update(OrderRow)
-        .where(col(OrderRow.order_hash) == order_hash, col(OrderRow.state) == before.value)
-        .values(state=after.value, problem=problem)
-    )
-    if tx.exec(query, execution_options=_BLIND).rowcount != 1:
+    told = {"of": order_hash, "before": before.value, "after": after.value, "why": problem}
+    if run(tx, _END_ORDER, told).rowcount != 1:
         raise LostRace(ErrorCode.LEASE_LOST, "the order ended meanwhile", order_hash=order_hash)
 
 
 def mark_accepted(tx: Session, order_hash: str) -> None:
     """The order's node has it on disk. Idempotent."""
-    query = update(OrderRow).where(col(OrderRow.order_hash) == order_hash).values(accepted=True)
-    tx.exec(query, execution_options=_BLIND)
+    run(tx, _MARK_ACCEPTED, {"of": order_hash})
 
 
 def renew(tx: Session, node_id: int, order_hashes: Sequence[str], until_ms: int) -> list[str]:
@@ -248,13 +260,8 @@ class Place:
 
 def places(tx: Session, session_id: str, after_seq: int, limit: int = 10_000) -> list[Place]:
     """Orders of a session above a seq, ascending."""
-    query = (
-        select(OrderRow.seq, OrderRow.state)
-        .where(OrderRow.session_id == session_id, col(OrderRow.seq) > after_seq)
-        .order_by(col(OrderRow.seq))
-        .limit(limit)
-    )
-    return [Place(seq, state != OrderState.OPEN) for seq, state in tx.exec(query)]
+    told = {"of": session_id, "after": after_seq, "most": limit}
+    return [Place(seq, state != OrderState.OPEN) for seq, state in run(tx, _PLACES, told)]
 
 
 def _flush(tx: Session) -> None:

@@ -13,8 +13,10 @@ def add(tx: Session, row: KeyRow) -> None:
 
 
 def find(tx: Session, address: str) -> KeyRow | None:
-    """The held key with this address."""
-    return tx.get(KeyRow, address)
+    """The held key with this address; asked for several times in a transaction, it is read once."""
+    row = tx.get(KeyRow, address)
+    tx.info[KeyRow, address] = row
+    return row
 
 
 def hold(tx: Session, address: str) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from typing import Any
 
+from sqlalchemy import RowMapping, Select, String, bindparam
+from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, delete, select, update
 
 from marketplace.protocol.hexes import from_hex
 from marketplace.protocol.messages import Offer
-from marketplace.store.tables import NodeModelRow, NodeRow, OfferRow
+from marketplace.store.tables import NodeModelRow, NodeRow, OfferRow, run, table_of
 
 _INT32 = 1 << 31  # ids count up from 1 on-chain; PostgreSQL refuses to look for larger ones
 
@@ -40,22 +43,10 @@ class Listing:
 
 def listings(tx: Session, model: str | None = None, offer_hash: str | None = None) -> list[Listing]:
     """Current offers; `model` keeps those of one model id or name, `offer_hash` a single one."""
-    query = (
-        select(OfferRow, NodeModelRow, NodeRow)
-        .join(
-            NodeModelRow,
-            (col(NodeModelRow.node_id) == OfferRow.node_id)
-            & (col(NodeModelRow.model_id) == OfferRow.model_id),
-        )
-        .join(NodeRow, col(NodeRow.node_id) == OfferRow.node_id)
-        .where(col(OfferRow.current).is_(True))
-        .order_by(col(OfferRow.node_id), col(OfferRow.offer_hash))
-    )
-    if model is not None:
-        query = query.where((col(NodeModelRow.name) == model) | (col(NodeModelRow.model_id) == model))
-    if offer_hash is not None:
-        query = query.where(OfferRow.offer_hash == offer_hash)
-    return [_listing(offer, serves, node) for offer, serves, node in tx.exec(query)]
+    told = {"model": model, "offer": offer_hash}
+    which = frozenset(name for name, value in told.items() if value is not None)
+    rows = run(tx, _listings(which), {name: told[name] for name in which})
+    return [_listing(row) for row in rows.mappings()]
 
 
 def find(tx: Session, offer_hash: str) -> OfferRow | None:
@@ -137,26 +128,34 @@ def _set(tx: Session, node_id: int, **values: object) -> None:
     tx.exec(update(NodeRow).where(col(NodeRow.node_id) == node_id).values(**values))
 
 
-def _listing(offer: OfferRow, serves: NodeModelRow, node: NodeRow) -> Listing:
-    return Listing(
-        node_id=node.node_id,
-        offer=_decode(offer.message),
-        offer_hash=offer.offer_hash,
-        signature=offer.signature,
-        model_id=serves.model_id,
-        model_name=serves.name,
-        task=serves.task,
-        context_tokens=serves.context_tokens,
-        loaded=serves.loaded,
-        canary_bps=serves.canary_bps,
-        connected=node.connected,
-        draining=node.draining,
-        free_slots=node.free_slots,
-        queue_depth=node.queue_depth,
-        epoch=node.epoch,
-        signer=node.signer,
-        stake_atoms=node.stake_atoms,
+@cache
+def _listings(by: frozenset[str]) -> Select[Any]:
+    """Current offers with what `Listing` tells of them. Built once: this runs for every order."""
+    offer, serves, node = table_of(OfferRow).c, table_of(NodeModelRow).c, table_of(NodeRow).c
+    same = (serves.node_id == offer.node_id) & (serves.model_id == offer.model_id)
+    model = bindparam("model", type_=String)
+    narrow = {
+        "model": (serves.name == model) | (serves.model_id == model),
+        "offer": offer.offer_hash == bindparam("offer"),
+    }
+    return (
+        select_columns(
+            *(offer.message, offer.offer_hash, offer.signature),
+            *(serves.model_id, serves.name.label("model_name"), serves.task),
+            *(serves.context_tokens, serves.loaded, serves.canary_bps),
+            *(node.node_id, node.connected, node.draining, node.free_slots),
+            *(node.queue_depth, node.epoch, node.signer, node.stake_atoms),
+        )
+        .join_from(table_of(OfferRow), table_of(NodeModelRow), same)
+        .join(table_of(NodeRow), node.node_id == offer.node_id)
+        .where(offer.current.is_(True), *(narrow[name] for name in sorted(by)))
+        .order_by(offer.node_id, offer.offer_hash)
     )
+
+
+def _listing(row: RowMapping) -> Listing:
+    fields = dict(row)
+    return Listing(offer=_decode(fields.pop("message")), **fields)
 
 
 @lru_cache(maxsize=4096)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
-from sqlalchemy import func, insert
+from sqlalchemy import ColumnElement, Select, Update, bindparam, func, insert
 from sqlalchemy import select as select_columns
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select, update
@@ -17,7 +18,7 @@ from marketplace.protocol.phases import HAS_RESULT, JobPhase
 from marketplace.protocol.webhooks import Event
 from marketplace.store import webhooks
 from marketplace.store.events import batches
-from marketplace.store.tables import ChunkRow, FaultRow, JobRow, ReceiptRow, SessionRow
+from marketplace.store.tables import ChunkRow, FaultRow, JobRow, ReceiptRow, SessionRow, run, table_of
 
 _BLIND = {"synchronize_session": False}
 _NO_END = 1 << 62
@@ -72,8 +73,7 @@ def spent_since(tx: Session, key: str, since_ms: int) -> Spent:
 
 def chunks(tx: Session, order_hash: str) -> list[bytes]:
     """Response chunks of a receipted order, in order."""
-    query = select(ChunkRow.body).where(ChunkRow.order_hash == order_hash).order_by(col(ChunkRow.position))
-    return list(tx.exec(query))
+    return list(run(tx, _chunks(), {"of": order_hash}).scalars())
 
 
 def of_session(
@@ -86,28 +86,19 @@ def of_session(
 
 def owed_between(tx: Session, session_id: str, after_seq: int, through_seq: int) -> list[ReceiptRow]:
     """Receipts a voucher has to cover with after < seq ≤ through, ascending."""
-    query = (
-        select(ReceiptRow)
-        .where(
-            ReceiptRow.session_id == session_id,
-            col(ReceiptRow.seq) > after_seq,
-            col(ReceiptRow.seq) <= through_seq,
-            col(ReceiptRow.superseded).is_(False),
-        )
-        .order_by(col(ReceiptRow.seq))
-    )
-    return list(tx.exec(query))
+    told = {"of": session_id, "low": after_seq, "high": through_seq}
+    return list(tx.exec(_owed(), params=told))
 
 
 def traces(tx: Session, order_hashes: Sequence[str]) -> list[str]:
     """Trace ids of the jobs these orders answered, sorted."""
-    query = select(JobRow.trace_id).where(col(JobRow.order_hash).in_(order_hashes))
-    return sorted(set(tx.exec(query)))
+    found = (run(tx, _traces(), {"orders": part}).scalars() for part in batches(order_hashes))
+    return sorted({trace_id for part in found for trace_id in part})
 
 
 def acknowledge(tx: Session, session_id: str, through_seq: int) -> None:
     """Moves delivered jobs up to a seq to acknowledged. Idempotent."""
-    _shift(tx, _jobs(session_id, low=0, high=through_seq), JobPhase.DELIVERED, JobPhase.ACKNOWLEDGED)
+    run(tx, _acknowledge(), {"of": session_id, "low": 0, "high": through_seq})
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,13 +194,45 @@ def refund(tx: Session, session_id: str, after_seq: int, reason: str) -> None:
     webhooks.tell_orders(tx, Event.JOB_REFUNDED, told)
 
 
+# Built once: these run for every job, and building them took longer than the database does.
+@cache
+def _chunks() -> Select[bytes]:
+    mine = col(ChunkRow.order_hash) == bindparam("of")
+    return select_columns(col(ChunkRow.body)).where(mine).order_by(col(ChunkRow.position))
+
+
+@cache
+def _traces() -> Select[str]:
+    mine = col(JobRow.order_hash).in_(bindparam("orders", expanding=True))
+    return select_columns(col(JobRow.trace_id)).where(mine)
+
+
+@cache
+def _owed() -> SelectOfScalar[ReceiptRow]:
+    return select(ReceiptRow).where(*_between()).order_by(col(ReceiptRow.seq))
+
+
+@cache
+def _acknowledge() -> Update:
+    table = table_of(JobRow)
+    orders = select_columns(col(ReceiptRow.order_hash)).where(*_between())
+    mine = (table.c.order_hash.in_(orders), table.c.phase == JobPhase.DELIVERED.value)
+    return update(table).where(*mine).values(phase=JobPhase.ACKNOWLEDGED.value, version=table.c.version + 1)
+
+
+def _between() -> tuple[ColumnElement[bool], ...]:
+    return _counted(bindparam("of"), bindparam("low"), bindparam("high"))
+
+
+def _counted(session_id: object, low: object, high: object) -> tuple[ColumnElement[bool], ...]:
+    """Receipts of a session that count, with low < seq ≤ high."""
+    seq = col(ReceiptRow.seq)
+    mine = (col(ReceiptRow.session_id) == session_id, seq > low, seq <= high)
+    return (*mine, col(ReceiptRow.superseded).is_(False))
+
+
 def _jobs(session_id: str, *, low: int, high: int) -> SelectOfScalar[str]:
-    return select(ReceiptRow.order_hash).where(
-        ReceiptRow.session_id == session_id,
-        col(ReceiptRow.seq) > low,
-        col(ReceiptRow.seq) <= high,
-        col(ReceiptRow.superseded).is_(False),
-    )
+    return select(ReceiptRow.order_hash).where(*_counted(session_id, low, high))
 
 
 def _shift(

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, case, func
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    ColumnElement,
+    SQLColumnExpression,
+    Update,
+    bindparam,
+    case,
+    func,
+)
+from sqlalchemy.sql.dml import ReturningUpdate
 from sqlmodel import Session, col, select, update
 from sqlmodel.sql.expression import SelectOfScalar
 
 from marketplace.protocol.errors import ErrorCode, LostRace
 from marketplace.protocol.phases import EndReason, JobPhase
 from marketplace.store import webhooks
-from marketplace.store.tables import AccountRow, JobRow, ReceiptRow, SessionRow, SessionTermsRow
+from marketplace.store.tables import (
+    AccountRow,
+    JobRow,
+    ReceiptRow,
+    SessionRow,
+    SessionTermsRow,
+    run,
+    table_of,
+)
 
 MAX_SEQ = (1 << 32) - 1
 _Number = SQLColumnExpression[int]
@@ -39,17 +58,7 @@ def spendable(tx: Session, key: str, node_ids: Sequence[int]) -> list[SessionRow
 
     Without those of `taken_back`: no voucher will be signed for what they would pay.
     """
-    query = (
-        select(SessionRow)
-        .where(
-            SessionRow.key == key, col(SessionRow.node_id).in_(node_ids), col(SessionRow.closed).is_(False)
-        )
-        .where(col(SessionRow.session_id).not_in(_taken_back().where(JobRow.key == key)))
-        .order_by(col(SessionRow.expires_at), col(SessionRow.session_id))
-        # Another order of this very transaction may have reserved since they were read.
-        .execution_options(populate_existing=True)
-    )
-    return list(tx.exec(query))
+    return list(tx.exec(_spendable(), params={"key": key, "nodes": list(node_ids)}))
 
 
 def taken_back(tx: Session, session_id: str) -> bool:
@@ -58,7 +67,7 @@ def taken_back(tx: Session, session_id: str) -> bool:
     A voucher pays every order up to its seq, so one more would charge what was given back. The node claims
     what it is still owed, receipt by receipt.
     """
-    return tx.exec(_taken_back().where(ReceiptRow.session_id == session_id).limit(1)).first() is not None
+    return run(tx, _is_taken_back(), {"of": session_id}).first() is not None
 
 
 def of_buyer(tx: Session, buyer: str) -> list[SessionRow]:
@@ -91,13 +100,7 @@ def reserve(tx: Session, session_id: str, atoms: int) -> int:
     Raises:
         LostRace: too little is left by now, or the session is closed or unknown.
     """
-    query = (
-        update(SessionRow)
-        .where(col(SessionRow.session_id) == session_id, *_has_left(atoms))
-        .values(reserved_atoms=col(SessionRow.reserved_atoms) + atoms, next_seq=col(SessionRow.next_seq) + 1)
-        .returning(col(SessionRow.next_seq))
-    )
-    taken = tx.exec(query, execution_options=_BLIND).first()
+    taken = run(tx, _reserve(), {"of": session_id, "atoms": atoms}).first()
     if taken is None or taken[0] - 1 > MAX_SEQ:
         raise LostRace(ErrorCode.SESSION_UNDERFUNDED, "somebody else reserved first", session_id=session_id)
     return int(taken[0]) - 1
@@ -119,15 +122,8 @@ def reserve_at(tx: Session, session_id: str, atoms: int, seq: int) -> None:
 
 def release(tx: Session, session_id: str, *, reserved_atoms: int, owed_atoms: int = 0) -> None:
     """Ends a reservation; `owed_atoms` of it are now owed to the node."""
-    query = (
-        update(SessionRow)
-        .where(col(SessionRow.session_id) == session_id)
-        .values(
-            reserved_atoms=_greater(col(SessionRow.reserved_atoms) - reserved_atoms, 0),
-            owed_atoms=col(SessionRow.owed_atoms) + owed_atoms,
-        )
-    )
-    tx.exec(query, execution_options=_BLIND)
+    told = {"of": session_id, "reserved": reserved_atoms, "owed": owed_atoms}
+    run(tx, _release(), told)
     if owed_atoms:
         webhooks.warn(tx, session_id)
 
@@ -160,6 +156,49 @@ def returnable(tx: Session, past_at: int, limit: int) -> list[SessionTermsRow]:
     return list(tx.exec(query))
 
 
+# Built once, and for the table instead of its class: these run for every job, and building them took longer
+# than the database does.
+@cache
+def _is_taken_back() -> SelectOfScalar[str]:
+    return _taken_back().where(col(ReceiptRow.session_id) == bindparam("of")).limit(1)
+
+
+@cache
+def _spendable() -> SelectOfScalar[SessionRow]:
+    key: BindParameter[str] = bindparam("key")
+    return (
+        select(SessionRow)
+        .where(
+            col(SessionRow.key) == key,
+            col(SessionRow.node_id).in_(bindparam("nodes", expanding=True)),
+            col(SessionRow.closed).is_(False),
+        )
+        .where(col(SessionRow.session_id).not_in(_taken_back().where(col(JobRow.key) == key)))
+        .order_by(col(SessionRow.expires_at), col(SessionRow.session_id))
+        # Another order of this very transaction may have reserved since they were read.
+        .execution_options(populate_existing=True)
+    )
+
+
+@cache
+def _reserve() -> ReturningUpdate[int]:
+    table, atoms = table_of(SessionRow), bindparam("atoms", type_=BigInteger)
+    values = {"reserved_atoms": table.c.reserved_atoms + atoms, "next_seq": table.c.next_seq + 1}
+    mine = update(table).where(table.c.session_id == bindparam("of"), *_has_left(atoms))
+    return mine.values(values).returning(table.c.next_seq)
+
+
+@cache
+def _release() -> Update:
+    table = table_of(SessionRow)
+    rest = table.c.reserved_atoms - bindparam("reserved", type_=BigInteger)
+    values = {
+        "reserved_atoms": _greater(rest, 0),
+        "owed_atoms": table.c.owed_atoms + bindparam("owed", type_=BigInteger),
+    }
+    return update(table).where(table.c.session_id == bindparam("of")).values(values)
+
+
 def _taken_back() -> SelectOfScalar[str]:
     reasons = [EndReason.COURT_REFUNDED.value, EndReason.UNCLAIMED.value]
     return (
@@ -169,7 +208,7 @@ def _taken_back() -> SelectOfScalar[str]:
     )
 
 
-def _has_left(atoms: int) -> tuple[ColumnElement[bool], ...]:
+def _has_left(atoms: _Number | int) -> tuple[ColumnElement[bool], ...]:
     spent = _greater(col(SessionRow.owed_atoms), col(SessionRow.paid_atoms))
     left = col(SessionRow.deposited_atoms) - spent - col(SessionRow.reserved_atoms)
     return (col(SessionRow.closed).is_(False), left >= atoms)

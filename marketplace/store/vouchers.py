@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from sqlalchemy import bindparam
 from sqlmodel import Session, col, select, update
 
 from marketplace.protocol.merkle import Frontier
-from marketplace.store.tables import VoucherRow
+from marketplace.store.tables import VoucherRow, run, table_of
 
-_WORD = 32
+_WORD: Final = 32
+_TABLE: Final = table_of(VoucherRow)
+_MARK_TAKEN: Final = (
+    update(_TABLE)
+    .where(_TABLE.c.session_id == bindparam("of"), _TABLE.c.through_seq == bindparam("through"))
+    .values(taken=bindparam("taken_now"), problem=bindparam("why"))
+)
 
 
 def find(tx: Session, session_id: str) -> VoucherRow | None:
@@ -30,12 +39,8 @@ def frontier(row: VoucherRow | None) -> Frontier:
 
 def mark_taken(tx: Session, session_id: str, through_seq: int, problem: str | None) -> None:
     """The node answered for the voucher through this seq; an answer for an older one changes nothing."""
-    query = (
-        update(VoucherRow)
-        .where(col(VoucherRow.session_id) == session_id, col(VoucherRow.through_seq) == through_seq)
-        .values(taken=problem is None, problem=problem)
-    )
-    tx.exec(query, execution_options={"synchronize_session": False})
+    told = {"of": session_id, "through": through_seq, "taken_now": problem is None, "why": problem}
+    run(tx, _MARK_TAKEN, told)
 
 
 def untaken(tx: Session, node_id: int) -> list[VoucherRow]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 from sqlmodel import Field
 
@@ -18,6 +18,9 @@ class NoteRow(Table, table=True):
     value: str
 
 
+_VALUE: Final = "SELECT value FROM note WHERE name = ?"
+
+
 class KeyValues:
     """Facts by name; the last write wins."""
 
@@ -26,9 +29,9 @@ class KeyValues:
 
     def get(self, name: str) -> str | None:
         """Value, or None."""
-        with self._database.read() as session:
-            row = session.get(NoteRow, name)
-            return row.value if row else None
+        with self._database.read_plain() as plain:
+            rows = plain.rows(_VALUE, (name,))
+            return str(rows[0][0]) if rows else None
 
     def put(self, name: str, value: str) -> None:
         """Sets a value; writes nothing when it is there already."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from sqlmodel import Field, col, func, select
 
 from worker.ledger.base import Database, Table, big, blob
 from worker.ledger.orders import UNFINISHED, OrderRow
+
+_MOST_KNOWN: Final = 256
 
 
 class OfferRow(Table, table=True):
@@ -37,6 +40,8 @@ class Offers:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        # An offer never changes, and every order names one of few.
+        self._known: dict[bytes, HeldOffer] = {}
 
     def put(self, offer: HeldOffer) -> None:
         """Stores an offer. Idempotent."""
@@ -54,9 +59,16 @@ class Offers:
 
     def get(self, offer_hash: bytes) -> HeldOffer | None:
         """The offer, or None when this node never made it."""
-        with self._database.read() as session:
-            row = session.get(OfferRow, offer_hash)
-            return _held(row) if row else None
+        known = self._known.get(offer_hash)
+        if known is None:
+            with self._database.read() as session:
+                row = session.get(OfferRow, offer_hash)
+            if row is None:
+                return None
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            known = self._known[offer_hash] = _held(row)
+        return known
 
     def standing(self, now: int) -> list[HeldOffer]:
         """Offers that still stand at `now` (Unix seconds), longest first."""

@@ -145,11 +145,6 @@ class Receipts:
         return found
 
 
-def held_receipt(row: ReceiptRow) -> HeldReceipt:
-    """View of a row."""
-    return HeldReceipt(**row.model_dump())
-
-
 def plain_receipt(row: Mapping[str, Any]) -> HeldReceipt:
     """View of a row that was read without the mapper; SQLite has numbers for yes and no."""
     return HeldReceipt(**dict(row) | {"waived": bool(row["waived"]), "open": bool(row["open"])})

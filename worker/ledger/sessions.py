@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import Final
 
 from sqlmodel import Field, col, select
 
@@ -42,6 +43,10 @@ class HeldSession:
     read_at_ms: int
 
 
+_SESSION: Final = "SELECT * FROM session WHERE session_id = ?"
+_KINDS: Final = {"deposited_atoms": int, "paid_atoms": int, "closed": bool}
+
+
 class Sessions:
     """Sessions by id."""
 
@@ -54,9 +59,10 @@ class Sessions:
 
     def get(self, session_id: bytes) -> HeldSession | None:
         """The last reading, or None."""
-        with self._database.read() as session:
-            row = session.get(SessionRow, session_id)
-            return _held(row) if row else None
+        with self._database.read_plain() as plain:
+            row = plain.row(_SESSION, (session_id,))
+        # Without the mapper amounts are text, and SQLite has numbers for yes and no.
+        return HeldSession(**row | {name: kind(row[name]) for name, kind in _KINDS.items()}) if row else None
 
     def many(self, session_ids: Iterable[bytes]) -> dict[bytes, HeldSession]:
         """Last readings of several sessions."""

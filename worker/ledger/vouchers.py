@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from threading import Lock
+from typing import Final
 
-from sqlalchemy import update
-from sqlmodel import Field, Session, col, select
+from sqlmodel import Field, col, select
 
 from marketplace.protocol.merkle import Frontier
-from worker.ledger.base import Database, Table, atoms, big, blob
-from worker.ledger.orders import UNFINISHED, OrderRow
-from worker.ledger.receipts import HeldReceipt, ReceiptRow, held_receipt
+from worker.ledger.base import Database, Plain, Table, atoms, big, blob
+from worker.ledger.orders import UNFINISHED
 
-_WORD = 32
+_WORD: Final = 32
+_VOUCHER: Final = "SELECT * FROM voucher WHERE session_id = ?"
+_ENDED: Final = (
+    "SELECT digest, amount_atoms FROM receipt"
+    " WHERE session_id = ? AND seq > ? AND seq <= ? AND waived = ? ORDER BY seq"
+)
+_UNFINISHED: Final = "SELECT MIN(seq) FROM job_order WHERE session_id = ? AND seq <= ? AND state IN (?, ?)"
+# In the order of `HeldVoucher`.
+_PUT: Final = (
+    "INSERT INTO voucher (session_id, key, message, signature, through_seq, amount_atoms, leaves, peaks,"
+    " owed_atoms, held_since_ms, trace_ids, settled, retry_at_ms, skipped)"
+)
+_INSTEAD: Final = (
+    "ON CONFLICT (session_id) DO UPDATE SET key = excluded.key, message = excluded.message,"
+    " signature = excluded.signature, through_seq = excluded.through_seq,"
+    " amount_atoms = excluded.amount_atoms, leaves = excluded.leaves, peaks = excluded.peaks,"
+    " owed_atoms = excluded.owed_atoms, held_since_ms = excluded.held_since_ms,"
+    " trace_ids = excluded.trace_ids, settled = excluded.settled, retry_at_ms = excluded.retry_at_ms,"
+    " skipped = excluded.skipped"
+)
+_COVER: Final = 'UPDATE receipt SET "open" = ? WHERE session_id = ? AND seq <= ? AND "open" = ?'
+# Without the mapper amounts are text, and SQLite has numbers for yes and no.
+_KINDS: Final = {"amount_atoms": int, "owed_atoms": int, "settled": bool}
 
 
 class VoucherRow(Table, table=True):
@@ -76,12 +97,12 @@ class VoucherFacts:
 
     Attributes:
         before: the voucher it would replace.
-        receipts: own receipts after `before` up to the new seq, by seq, without waived ones.
+        ended: digest and atoms of own receipts after `before` up to the new seq, by seq, without waived ones.
         unfinished: lowest seq of an order up to there that has no receipt yet.
     """
 
     before: HeldVoucher | None
-    receipts: Sequence[HeldReceipt]
+    ended: Sequence[tuple[bytes, int]]
     unfinished: int | None
 
 
@@ -115,10 +136,11 @@ class Vouchers:
         Raises:
             BadRequest: as `judge` decides; nothing is stored.
         """
-        with self._turn, self._database.write() as session:
-            verdict = judge(_facts(session, voucher.session_id, voucher.through_seq))
+        with self._turn, self._database.write_plain() as plain:
+            before = _before(plain, voucher.session_id)
+            verdict = judge(_facts(plain, before, voucher.session_id, voucher.through_seq))
             if verdict.replaces:
-                _replace(session, voucher, verdict)
+                _replace(plain, before, voucher, verdict)
             return verdict.replaces
 
     def unsettled(self) -> list[HeldVoucher]:
@@ -160,56 +182,34 @@ class Vouchers:
             return [_held(row) for row in session.exec(select(VoucherRow))]
 
 
-def _facts(session: Session, session_id: bytes, through_seq: int) -> VoucherFacts:
-    row = session.get(VoucherRow, session_id)
-    after = row.through_seq if row else 0
-    receipts = (
-        select(ReceiptRow)
-        .where(
-            ReceiptRow.session_id == session_id,
-            ReceiptRow.seq > after,
-            ReceiptRow.seq <= through_seq,
-            col(ReceiptRow.waived).is_(False),
-        )
-        .order_by(col(ReceiptRow.seq))
-    )
-    unfinished = (
-        select(OrderRow.seq)
-        .where(
-            OrderRow.session_id == session_id,
-            OrderRow.seq <= through_seq,
-            col(OrderRow.state).in_(UNFINISHED),
-        )
-        .order_by(col(OrderRow.seq))
-    )
+def _before(plain: Plain, session_id: bytes) -> HeldVoucher | None:
+    row = plain.row(_VOUCHER, (session_id,))
+    return HeldVoucher(**row | {name: kind(row[name]) for name, kind in _KINDS.items()}) if row else None
+
+
+def _facts(plain: Plain, before: HeldVoucher | None, session_id: bytes, through_seq: int) -> VoucherFacts:
+    after = before.through_seq if before else 0
+    ended = plain.rows(_ENDED, (session_id, after, through_seq, False))
     return VoucherFacts(
-        before=_held(row) if row else None,
-        receipts=[held_receipt(r) for r in session.exec(receipts)],
-        unfinished=session.exec(unfinished).first(),
+        before=before,
+        ended=[(bytes(digest), int(amount)) for digest, amount in ended],
+        unfinished=plain.rows(_UNFINISHED, (session_id, through_seq, *UNFINISHED))[0][0],
     )
 
 
-def _replace(session: Session, voucher: HeldVoucher, verdict: VoucherVerdict) -> None:
-    row = session.get(VoucherRow, voucher.session_id)
-    fresh = asdict(voucher) | {
-        "leaves": verdict.tree.count,
-        "peaks": b"".join(verdict.tree.peaks),
-        "owed_atoms": verdict.owed_atoms,
-    }
-    if row is not None and not row.settled:
-        fresh["held_since_ms"] = row.held_since_ms
-        fresh["trace_ids"] = ",".join(t for t in (row.trace_ids, voucher.trace_ids) if t)
-    session.merge(VoucherRow(**fresh))
-    covered = (
-        update(ReceiptRow)
-        .where(
-            col(ReceiptRow.session_id) == voucher.session_id,
-            col(ReceiptRow.seq) <= voucher.through_seq,
-            col(ReceiptRow.open).is_(True),
-        )
-        .values(open=False)
+def _replace(plain: Plain, before: HeldVoucher | None, voucher: HeldVoucher, verdict: VoucherVerdict) -> None:
+    fresh = replace(
+        voucher,
+        leaves=verdict.tree.count,
+        peaks=b"".join(verdict.tree.peaks),
+        owed_atoms=verdict.owed_atoms,
     )
-    session.exec(covered)
+    if before is not None and not before.settled:
+        traces = ",".join(t for t in (before.trace_ids, voucher.trace_ids) if t)
+        fresh = replace(fresh, held_since_ms=before.held_since_ms, trace_ids=traces)
+    amounts = {"amount_atoms": str(fresh.amount_atoms), "owed_atoms": str(fresh.owed_atoms)}
+    plain.insert(_PUT, [tuple((asdict(fresh) | amounts).values())], _INSTEAD)
+    plain.run(_COVER, (False, voucher.session_id, voucher.through_seq, True))
 
 
 def _held(row: VoucherRow) -> HeldVoucher:

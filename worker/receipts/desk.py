@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from marketplace.protocol.eip712 import Domain
 from marketplace.protocol.errors import Broken, ErrorCode, LostRace
@@ -16,8 +15,6 @@ from marketplace.telemetry.names import Log
 from worker.ledger import HeldOrder, HeldReceipt, Ledger, MakeReceipt, SignedReceipt
 from worker.receipts.build import Work, build, failed_work, without_lease
 
-_MOST_OFFERS: Final = 256
-
 log = get_logger(__name__)
 
 
@@ -29,7 +26,6 @@ class ReceiptDesk:
         self._signer = signer
         self._domain = domain
         self._now_ms = now_ms
-        self._offers: dict[bytes, Offer] = {}
 
     def sign(self, order_hash: bytes, worker: str | None, work: Work) -> HeldReceipt:
         """The order's receipt: the stored one, else one for this work.
@@ -65,16 +61,10 @@ class ReceiptDesk:
         return self.sign(order_hash, worker, work)
 
     def _offer(self, offer_hash: bytes) -> Offer:
-        if len(self._offers) > _MOST_OFFERS:
-            self._offers.clear()
-        known = self._offers.get(offer_hash)
-        if known is None:
-            held = self._ledger.offers.get(offer_hash)
-            if held is None:
-                raise Broken(ErrorCode.INTERNAL, f"offer {to_hex(offer_hash)} of an accepted order is gone")
-            # An offer never changes; a node signs few in a process's life.
-            known = self._offers[offer_hash] = Offer.decode(held.message)
-        return known
+        held = self._ledger.offers.get(offer_hash)
+        if held is None:
+            raise Broken(ErrorCode.INTERNAL, f"offer {to_hex(offer_hash)} of an accepted order is gone")
+        return Offer.decode(held.message)
 
     def _make(self, held: HeldOrder, offer: Offer, bodies: Sequence[bytes], work: Work) -> SignedReceipt:
         now_ms = self._now_ms()

@@ -104,7 +104,7 @@ def _judge(voucher: Voucher, message: bytes, facts: VoucherFacts, deposited_atom
     covered = judge_voucher(
         voucher,
         before=before,
-        ended=[Ended(digest=r.digest, amount_atoms=r.amount_atoms) for r in facts.receipts],
+        ended=[Ended(digest=digest, amount_atoms=amount) for digest, amount in facts.ended],
         unfinished_seq=facts.unfinished,
         deposited_atoms=deposited_atoms,
     )
