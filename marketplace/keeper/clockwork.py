@@ -31,13 +31,21 @@ class Clockwork:
         """Ends what is overdue and moves on what waits."""
         market = self._market
         now = market.clock()
-        for order in await market.read(lambda tx: jobs.lapsed(tx, now, _BATCH)):
-            await _dropping_races(market.lapse(order.order_hash, now))
         overdue = now - market.terms.delivery_grace_ms
-        for job in await market.read(lambda tx: jobs.overdue(tx, overdue, _BATCH)):
-            await _dropping_races(market.expire(job.job_id, now))
-        for job in await market.read(lambda tx: jobs.waiting(tx, _BATCH)):
-            await _dropping_races(market.reissue(job.job_id))
+        # One look for all three: mostly nothing is due, and this is asked several times a second.
+        lapsed, late, waiting = await market.read(
+            lambda tx: (
+                jobs.lapsed(tx, now, _BATCH),
+                jobs.overdue(tx, overdue, _BATCH),
+                jobs.waiting(tx, _BATCH),
+            )
+        )
+        for order_hash in lapsed:
+            await _dropping_races(market.lapse(order_hash, now))
+        for job_id in late:
+            await _dropping_races(market.expire(job_id, now))
+        for job_id in waiting:
+            await _dropping_races(market.reissue(job_id))
 
     async def sweep(self) -> None:
         """Refunds jobs of dead sessions, asks the escrow to return their rest; forgets yesterday's names."""

@@ -59,11 +59,9 @@ class Pump:
         for record in self._sender.step():
             self._count(record)
         self._probe("pump.looked")
-        with self._store.transaction() as db:
-            followed = outbox.follow_transactions(db)
+        followed = self._followed()
         self._probe("pump.followed")
         moved |= {entry.wanted.intent: self._explained(entry) for entry in followed}
-        self._measure()
         return [entry for entry in moved.values() if entry is not None]
 
     def _send(self, entry: OutboxEntry) -> OutboxEntry | None:
@@ -98,9 +96,14 @@ class Pump:
         if self._metrics is not None:
             self._metrics.count("tx_sent_total", state=record.state.value)
 
-    def _measure(self) -> None:
-        if self._metrics is None:
-            return
+    def _followed(self) -> list[OutboxEntry]:
+        followed = list[OutboxEntry]()
         with self._store.reading() as db:
-            depth = outbox.depth(db)
-        self._metrics.set("outbox_pending", depth.waiting + depth.unconfirmed)
+            is_behind, depth = outbox.is_behind(db), outbox.depth(db)
+        if is_behind:
+            # Only now: mostly none has moved, and others want to write.
+            with self._store.transaction() as db:
+                followed, depth = outbox.follow_transactions(db), outbox.depth(db)
+        if self._metrics is not None:
+            self._metrics.set("outbox_pending", depth.waiting + depth.unconfirmed)
+        return followed

@@ -20,6 +20,9 @@ SETTLED: Final = ("VoucherSettled", "ClaimFinalised")
 # All that decides which of a session's orders are paid.
 PAYING: Final = (*SETTLED, "Claimed", "ClaimReplaced", "ClaimHeld", "ClaimResolved")
 _MAX_VALUES: Final = 500  # in one IN list
+_KNOWN: Final = select_columns(col(BlockRow.number), col(BlockRow.hash), col(BlockRow.timestamp)).order_by(
+    col(BlockRow.number)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +63,8 @@ class EventFact:
 
 def known_blocks(db: Session) -> list[BlockFact]:
     """Stored blocks, ascending; the last is the follower's cursor."""
-    rows = db.exec(select(BlockRow).order_by(col(BlockRow.number))).all()
-    return [BlockFact(number=row.number, hash=row.hash, timestamp=row.timestamp) for row in rows]
+    rows = run(db, _KNOWN)
+    return [BlockFact(number=number, hash=found, timestamp=at) for number, found, at in rows]
 
 
 def cursor(db: Session) -> BlockFact | None:

@@ -27,21 +27,6 @@ _TOLD = {
     JobPhase.EXPIRED: Event.JOB_FAILED,
 }
 
-# Built once, and for the table instead of its class: these run for every job, and building them took longer
-# than the database does.
-_ORDER: Final = table_of(OrderRow)
-_OF_ORDER: Final = update(_ORDER).where(_ORDER.c.order_hash == bindparam("of"))
-_MARK_ACCEPTED: Final = _OF_ORDER.values(accepted=True)
-_END_ORDER: Final = _OF_ORDER.where(_ORDER.c.state == bindparam("before")).values(
-    state=bindparam("after"), problem=bindparam("why")
-)
-_PLACES: Final = (
-    select_columns(_ORDER.c.seq, _ORDER.c.state)
-    .where(_ORDER.c.session_id == bindparam("of"), _ORDER.c.seq > bindparam("after"))
-    .order_by(_ORDER.c.seq)
-    .limit(bindparam("most"))
-)
-
 
 class OrderState(StrEnum):
     """How an order stands; all but `open` have ended.
@@ -54,6 +39,40 @@ class OrderState(StrEnum):
     REFUSED = "refused"
     LAPSED = "lapsed"
     VOID = "void"
+
+
+# Built once, and for the table instead of its class: these run for every job, or all the time, and building
+# them took longer than the database does.
+_JOB: Final = table_of(JobRow)
+_WAITING: Final = (
+    select_columns(_JOB.c.job_id)
+    .where(_JOB.c.phase == JobPhase.ORDERED.value, _JOB.c.held.is_(True))
+    .order_by(_JOB.c.created_at_ms)
+    .limit(bindparam("most"))
+)
+_OVERDUE: Final = (
+    select_columns(_JOB.c.job_id)
+    .where(_JOB.c.phase.in_([phase.value for phase in OPEN]), _JOB.c.deadline_ms < bindparam("before"))
+    .limit(bindparam("most"))
+)
+_ORDER: Final = table_of(OrderRow)
+_OF_ORDER: Final = update(_ORDER).where(_ORDER.c.order_hash == bindparam("of"))
+_MARK_ACCEPTED: Final = _OF_ORDER.values(accepted=True)
+_END_ORDER: Final = _OF_ORDER.where(_ORDER.c.state == bindparam("before")).values(
+    state=bindparam("after"), problem=bindparam("why")
+)
+_LAPSED: Final = (
+    select_columns(_ORDER.c.order_hash)
+    .where(_ORDER.c.state == OrderState.OPEN.value, _ORDER.c.lease_until_ms < bindparam("now"))
+    .order_by(_ORDER.c.lease_until_ms)
+    .limit(bindparam("most"))
+)
+_PLACES: Final = (
+    select_columns(_ORDER.c.seq, _ORDER.c.state)
+    .where(_ORDER.c.session_id == bindparam("of"), _ORDER.c.seq > bindparam("after"))
+    .order_by(_ORDER.c.seq)
+    .limit(bindparam("most"))
+)
 
 
 def add(tx: Session, job: JobRow) -> None:
@@ -118,10 +137,9 @@ def move(tx: Session, job: JobRow, after: JobPhase, **values: Any) -> None:
     before = JobPhase(job.phase)
     if not may_move(before, after):
         raise Broken(ErrorCode.INTERNAL, f"job cannot go from {before} to {after}", job_id=job.job_id)
-    table = table_of(JobRow)
     moved = {"phase": after.value, "version": job.version + 1, **values}
-    same = (table.c.job_id == job.job_id, table.c.version == job.version)
-    if run(tx, update(table).where(*same).values(moved)).rowcount != 1:
+    same = (_JOB.c.job_id == job.job_id, _JOB.c.version == job.version)
+    if run(tx, update(_JOB).where(*same).values(moved)).rowcount != 1:
         raise LostRace(ErrorCode.LEASE_LOST, "the job moved on meanwhile", job_id=job.job_id)
     for name, value in moved.items():
         set_committed_value(job, name, value)
@@ -153,17 +171,14 @@ def of_key(tx: Session, key: str, limit: int, after: str | None) -> list[JobRow]
     return list(tx.exec(query))
 
 
-def waiting(tx: Session, limit: int) -> list[JobRow]:
-    """Jobs that look for another node, oldest first."""
-    query = select(JobRow).where(JobRow.phase == JobPhase.ORDERED.value, col(JobRow.held).is_(True))
-    return list(tx.exec(query.order_by(col(JobRow.created_at_ms)).limit(limit)))
+def waiting(tx: Session, limit: int) -> list[str]:
+    """Ids of jobs that look for another node, oldest first."""
+    return list(run(tx, _WAITING, {"most": limit}).scalars())
 
 
-def overdue(tx: Session, before_ms: int, limit: int) -> list[JobRow]:
-    """Jobs still open whose deadline was before this."""
-    phases = [phase.value for phase in OPEN]
-    query = select(JobRow).where(col(JobRow.phase).in_(phases), col(JobRow.deadline_ms) < before_ms)
-    return list(tx.exec(query.limit(limit)))
+def overdue(tx: Session, before_ms: int, limit: int) -> list[str]:
+    """Ids of jobs still open whose deadline was before this."""
+    return list(run(tx, _OVERDUE, {"before": before_ms, "most": limit}).scalars())
 
 
 def add_order(tx: Session, order: OrderRow) -> None:
@@ -231,12 +246,9 @@ def grace(tx: Session, until_ms: int) -> None:
     tx.exec(query, execution_options=_BLIND)
 
 
-def lapsed(tx: Session, now_ms: int, limit: int) -> list[OrderRow]:
-    """Open orders whose lease ran out before now."""
-    query = select(OrderRow).where(
-        OrderRow.state == OrderState.OPEN.value, col(OrderRow.lease_until_ms) < now_ms
-    )
-    return list(tx.exec(query.order_by(col(OrderRow.lease_until_ms)).limit(limit)))
+def lapsed(tx: Session, now_ms: int, limit: int) -> list[str]:
+    """Hashes of open orders whose lease ran out before now."""
+    return list(run(tx, _LAPSED, {"now": now_ms, "most": limit}).scalars())
 
 
 def open_of_node(tx: Session, node_id: int) -> list[tuple[OrderRow, JobRow]]:

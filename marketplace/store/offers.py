@@ -125,7 +125,8 @@ def beat(tx: Session, node_id: int, pulse: Pulse, now_ms: int) -> None:
 
 
 def _set(tx: Session, node_id: int, **values: object) -> None:
-    tx.exec(update(NodeRow).where(col(NodeRow.node_id) == node_id).values(**values))
+    table = table_of(NodeRow)
+    run(tx, update(table).where(table.c.node_id == node_id).values(values))
 
 
 @cache

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import func, update
+from sqlalchemy import ColumnElement, and_, bindparam, exists, func, or_, update
+from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
 from marketplace.protocol.transactions import TxState
-from marketplace.store.tables import OutboxRow, TransactionRow
+from marketplace.store.tables import OutboxRow, TransactionRow, run
 
 
 class OutboxState(StrEnum):
@@ -69,6 +70,26 @@ _FOLLOWS: Final = {
 REVERTED: Final = "the transaction was mined and reverted"
 
 
+def _lags(seen: TxState, state: OutboxState) -> ColumnElement[bool]:
+    return and_(col(TransactionRow.state) == seen.value, col(OutboxRow.state) != state.value)
+
+
+# Built once: these are asked several times a second, mostly to find nothing.
+_SAME: Final = col(TransactionRow.intent) == col(OutboxRow.intent)
+_BEHIND: Final = select_columns(
+    exists().where(_SAME, or_(*(_lags(seen, state) for seen, state in _FOLLOWS.items())))
+)
+_WAITING: Final = (
+    select(OutboxRow)
+    .where(col(OutboxRow.state) == OutboxState.WAITING.value)
+    .order_by(col(OutboxRow.outbox_id))
+    .limit(bindparam("most"))
+)
+_DEPTH: Final = select_columns(
+    col(OutboxRow.state), func.count(), func.min(col(OutboxRow.created_at_ms))
+).group_by(col(OutboxRow.state))
+
+
 def ask(db: Session, wanted: Wanted, *, now_ms: int) -> OutboxEntry:
     """Wants a call sent; returns where it stands, new or not.
 
@@ -95,8 +116,7 @@ def find(db: Session, intent: str) -> OutboxEntry | None:
 
 def waiting(db: Session, *, limit: int) -> list[OutboxEntry]:
     """What shall be sent next, oldest first."""
-    these = select(OutboxRow).where(col(OutboxRow.state) == OutboxState.WAITING.value)
-    return [_entry(row) for row in db.exec(these.order_by(col(OutboxRow.outbox_id)).limit(limit))]
+    return [_entry(row) for row in db.exec(_WAITING, params={"most": limit})]
 
 
 def mark_sent(db: Session, intent: str) -> bool:
@@ -115,6 +135,11 @@ def explain(db: Session, intent: str, problem: str) -> None:
     db.execute(update(OutboxRow).where(failed).values(problem=problem))
 
 
+def is_behind(db: Session) -> bool:
+    """Whether `follow_transactions` would move any."""
+    return bool(run(db, _BEHIND).scalar())
+
+
 def follow_transactions(db: Session) -> list[OutboxEntry]:
     """Brings every entry to where its signed transaction stands; returns those that moved.
 
@@ -122,11 +147,7 @@ def follow_transactions(db: Session) -> list[OutboxEntry]:
     """
     moved: list[OutboxEntry] = []
     for seen, state in _FOLLOWS.items():
-        lagging = (
-            select(OutboxRow)
-            .join(TransactionRow, col(TransactionRow.intent) == col(OutboxRow.intent))
-            .where(col(TransactionRow.state) == seen.value, col(OutboxRow.state) != state.value)
-        )
+        lagging = select(OutboxRow).join(TransactionRow, _SAME).where(_lags(seen, state))
         for row in db.exec(lagging).all():
             row.state = state.value
             row.problem = REVERTED if state is OutboxState.FAILED else None
@@ -137,8 +158,7 @@ def follow_transactions(db: Session) -> list[OutboxEntry]:
 
 def depth(db: Session) -> OutboxDepth:
     """How much waits, and since when."""
-    grouped = select(OutboxRow.state, func.count(), func.min(OutboxRow.created_at_ms))
-    found = {state: (count, since) for state, count, since in db.exec(grouped.group_by(OutboxRow.state))}
+    found = {state: (count, since) for state, count, since in run(db, _DEPTH)}
     waits, oldest = found.get(OutboxState.WAITING.value, (0, None))
     unconfirmed, _ = found.get(OutboxState.SENT.value, (0, None))
     return OutboxDepth(waiting=waits, unconfirmed=unconfirmed, oldest_waiting_ms=oldest)

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     Insert,
     Select,
@@ -29,7 +30,7 @@ from sqlmodel import select as select_rows
 
 from marketplace.protocol.webhooks import Event
 from marketplace.store.events import batches
-from marketplace.store.tables import DeliveryRow, JobRow, SessionRow, WebhookRow
+from marketplace.store.tables import DeliveryRow, JobRow, SessionRow, WebhookRow, run
 
 _BLIND: Final = {"synchronize_session": False}
 _SPARE_PART: Final = 5  # a warning comes when a fifth is left
@@ -116,15 +117,7 @@ def forgotten(tx: Session, before_ms: int) -> list[str]:
 
 def waiting_hooks(tx: Session, now_ms: int, limit: int) -> list[str]:
     """Webhooks that something is due for, the longest waiting first."""
-    due = (
-        select(col(DeliveryRow.webhook_id), func.min(col(DeliveryRow.number)))
-        .join(WebhookRow, col(WebhookRow.webhook_id) == col(DeliveryRow.webhook_id))
-        .where(*_due(now_ms), col(WebhookRow.disabled_at_ms).is_(None), col(WebhookRow.url) != "")
-        .group_by(col(DeliveryRow.webhook_id))
-        .order_by(func.min(col(DeliveryRow.number)))
-        .limit(limit)
-    )
-    return [row[0] for row in tx.execute(due)]
+    return list(run(tx, _waiting_hooks(), {"now": now_ms, "most": limit}).scalars())
 
 
 def next_due(tx: Session, webhook_id: str, now_ms: int) -> DeliveryRow | None:
@@ -179,7 +172,19 @@ def prune(tx: Session, before_ms: int) -> int:
     return tx.exec(delete(DeliveryRow).where(old), execution_options=_BLIND).rowcount
 
 
-# Built once: these run with every job, mostly to find that nobody listens.
+# Built once: these run with every job or all the time, mostly to find that nobody listens.
+@cache
+def _waiting_hooks() -> Select[str, int | None]:
+    return (
+        select(col(DeliveryRow.webhook_id), func.min(col(DeliveryRow.number)))
+        .join(WebhookRow, col(WebhookRow.webhook_id) == col(DeliveryRow.webhook_id))
+        .where(*_due(bindparam("now")), col(WebhookRow.disabled_at_ms).is_(None), col(WebhookRow.url) != "")
+        .group_by(col(DeliveryRow.webhook_id))
+        .order_by(func.min(col(DeliveryRow.number)))
+        .limit(bindparam("most"))
+    )
+
+
 @cache
 def _job_told(event: Event) -> Insert:
     return _told_of_jobs(event, col(JobRow.job_id) == bindparam("job"))
@@ -232,7 +237,7 @@ def _messages(
     return select(*told).where(col(WebhookRow.disabled_at_ms).is_(None), wanted, ~known)
 
 
-def _due(now_ms: int) -> tuple[ColumnElement[bool], ...]:
+def _due(now_ms: int | BindParameter[int]) -> tuple[ColumnElement[bool], ...]:
     return col(DeliveryRow.state) == DeliveryState.WAITING.value, col(DeliveryRow.next_at_ms) <= now_ms
 
 
