@@ -1,8 +1,8 @@
 """What Celery, streams and receipts cost: a node's rates beside those of its bare engine.
 
 Both stay up and take turns, each with one Torch thread, the same requests, and nothing else to do. A rate is
-tokens per CPU second of the process, which neighbours hardly change, and tokens per second as a buyer's clock
-has it. Ratios are of medians.
+tokens per CPU second of the process, and tokens per second as a buyer's clock has it. A turn of the node is
+compared with the mean of the bare turns before and after it, since a host's speed drifts; of these the median.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ RECEIPTS_GOAL: Final = "< 3"
 ROOT: Final = Path(__file__).resolve().parents[2]
 _THREADS: Final = 1
 _SEED: Final = 23
+_ROUNDS: Final = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +207,7 @@ async def spent(node: Serving) -> dict[str, int]:
 
 
 async def compare(model: Path, work: Sequence[Ask], rounds: int) -> tuple[list[Round], list[Served]]:
-    """Turns of both, one after the other, so that a busy neighbour meets both."""
+    """Turns of both, one after the other, so that a busy neighbour meets both; a bare one first and last."""
     alone, whole = [], []
     warm_up = asks(STREAMS // 4, seed=_SEED + 1, tokens=(2, 4))
     with tempfile.TemporaryDirectory() as folder, bare(model) as engine:
@@ -218,16 +219,20 @@ async def compare(model: Path, work: Sequence[Ask], rounds: int) -> tuple[list[R
                 alone.append(await asyncio.to_thread(engine.run, work))
                 whole.append(await through(node, work))
                 print(json.dumps([asdict(alone[-1]), asdict(whole[-1])]), file=sys.stderr)
+            alone.append(await asyncio.to_thread(engine.run, work))
     return alone, whole
+
+
+def ratio(over: Sequence[float], under: Sequence[float]) -> float:
+    """Median of each `over` to the mean of the two of `under` around it."""
+    around = [statistics.mean(pair) for pair in pairwise(under)]
+    return round(statistics.median(a / b for a, b in zip(over, around, strict=True)), 4)
 
 
 def measure(name: str, model: Path, work: Sequence[Ask], rounds: int) -> Iterator[Figure]:
     """Figures of one model."""
     alone, whole = asyncio.run(compare(model, work, rounds))
     served = [one.round for one in whole]
-
-    def ratio(over: list[float], under: list[float]) -> float:
-        return round(statistics.median(over) / statistics.median(under), 4)
 
     per_cpu = [one.tokens / one.cpu_seconds for one in alone]
     per_second = [one.tokens / one.seconds for one in alone]
@@ -264,10 +269,10 @@ def figures(*, quick: bool) -> Iterator[Figure]:
         model = random_llama(Path(folder) / "llama-41m")
         # Twice as many as streams: a turn takes more than ten seconds, and answers join while others end.
         yield from measure(
-            "random 41M", model, short if quick else asks(2 * STREAMS, seed=_SEED), 1 if quick else 3
+            "random 41M", model, short if quick else asks(2 * STREAMS, seed=_SEED), 1 if quick else _ROUNDS
         )
     if not quick:
-        yield from measure("SmolLM2-135M", smollm2(), asks(STREAMS, seed=_SEED), 3)
+        yield from measure("SmolLM2-135M", smollm2(), asks(STREAMS, seed=_SEED), _ROUNDS)
 
 
 def main() -> None:

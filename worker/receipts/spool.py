@@ -196,10 +196,10 @@ class ChunkSpool:
             self._hurry.wait(self._pause_seconds())
 
     def _pause_seconds(self) -> float:
-        """Up to twice as long with many jobs: each has news now and then only, and commits are dear."""
+        """Up to four times as long with many jobs: each has news now and then only, and commits are dear."""
         if not self._shared:
             return 0
-        return self._every_ms * (1 + min(1, self._shared / _MANY)) / 1000
+        return self._every_ms * (1 + min(3, self._shared / _MANY)) / 1000
 
     def _store(
         self, chunks: Sequence[NewChunk], makers: Mapping[bytes, MakeReceipt], claims: Sequence[_Claim]
