@@ -2,7 +2,7 @@
 
 Both stay up and take turns, each with one Torch thread, the same requests, and nothing else to do. A rate is
 tokens per CPU second of the process, and tokens per second as a buyer's clock has it. A turn of the node is
-compared with the mean of the bare turns before and after it, since a host's speed drifts; of these the median.
+compared with the mean of the bare turns around it, since a host's speed drifts; of these the median.
 """
 
 from __future__ import annotations
