@@ -20,6 +20,7 @@ from marketplace.cli.options import (
     Nodes,
     PassphraseFile,
     Rpc,
+    Seal,
     WalletFile,
     Yes,
     doc,
@@ -140,6 +141,7 @@ def run(
     dry_run: DryRun = False,
     ask_above: spending.AskAbove = spending.ASK_ABOVE,
     yes: Yes = False,
+    seal: Seal = False,
     gateway: Gateway = None,
     rpc: Rpc = None,
     data_dir: DataDir = None,
@@ -161,7 +163,7 @@ def run(
         _may_begin(job, resume=resume)
     config = configs.load(data_dir, gateway_url=gateway, rpc_url=rpc, wallet=wallet)
     limit = spending.atoms(cap or flow.cap, config, "--cap")
-    with wiring.open_client(config, passphrase_file) as client:
+    with wiring.open_client(config, passphrase_file, seal=seal) as client:
         plan = client.run(flows.forecast, job)
         if dry_run:
             _show_forecast(plan, config, json=json)

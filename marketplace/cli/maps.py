@@ -20,6 +20,7 @@ from marketplace.cli.options import (
     Nodes,
     PassphraseFile,
     Rpc,
+    Seal,
     Timeout,
     WalletFile,
     Yes,
@@ -90,6 +91,7 @@ def map_file(
     dry_run: DryRun = False,
     ask_above: spending.AskAbove = spending.ASK_ABOVE,
     yes: Yes = False,
+    seal: Seal = False,
     timeout: Timeout = 120,
     gateway: Gateway = None,
     rpc: Rpc = None,
@@ -111,7 +113,7 @@ def map_file(
         fields |= {"max_tokens": max_tokens, "temperature": temperature}
     config = configs.load(data_dir, gateway_url=gateway, rpc_url=rpc, wallet=wallet)
     cap = spending.atoms(max_cost, config, "--max-cost")
-    with wiring.open_client(config, passphrase_file) as client:
+    with wiring.open_client(config, passphrase_file, seal=seal) as client:
         named = model or map_plan.kept_model(results) or work.first_model(client, task)
         job = mapping.MapJob(
             source=file,

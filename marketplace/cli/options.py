@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -44,6 +44,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what it would
 Timeout = Annotated[
     int, typer.Option("--timeout", min=1, metavar="SECONDS", help="Free if not done by then.")
 ]
+
+SEAL_HELP: Final = "Let only the node read input and output; the gateway relays them closed."
+Seal = Annotated[bool, typer.Option("--seal", envvar="WATT_SEAL", help=SEAL_HELP)]
 
 
 def doc(summary: str, *examples: str, more: Sequence[str] = ()) -> str:

@@ -9,7 +9,17 @@ import typer
 
 from marketplace.cli import bought, screen, wiring
 from marketplace.cli import config as configs
-from marketplace.cli.options import DataDir, Gateway, Json, Node, PassphraseFile, Rpc, Timeout, doc
+from marketplace.cli.options import (
+    SEAL_HELP,
+    DataDir,
+    Gateway,
+    Json,
+    Node,
+    PassphraseFile,
+    Rpc,
+    Timeout,
+    doc,
+)
 
 if TYPE_CHECKING:
     from marketplace.client.aio import AsyncWattline
@@ -18,16 +28,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT: Final = 8403
 BUDGET: Final = "proxy"
-
-
-Seal = Annotated[
-    bool,
-    typer.Option(
-        "--seal",
-        envvar="WATT_PROXY_SEAL",
-        help="Let only the node read input and output; the gateway relays them closed.",
-    ),
-]
+Seal = Annotated[bool, typer.Option("--seal", envvar="WATT_PROXY_SEAL", help=SEAL_HELP)]
 
 
 def register(app: typer.Typer) -> None:

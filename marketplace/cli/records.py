@@ -118,20 +118,31 @@ _GET = doc(
     "Fetch a receipt with everything that verifies it offline.",
     "watt receipt get rcpt_7q2m… --save rcpt.json",
     "watt receipt get rcpt_7q2m… | jq .settlement",
+    "watt receipt get rcpt_7q2m… --open --save rcpt.json",
 )
 
 
 def get(
     receipt_id: Annotated[str, typer.Argument(metavar="ID", help="As `watt job` shows it.")],
+    *,
     save: Annotated[Path | None, typer.Option("--save", metavar="FILE", help="Write it here.")] = None,
+    opened: Annotated[bool, typer.Option("--open", help="Open what your own key sealed.")] = False,
     gateway: Gateway = None,
+    rpc: Rpc = None,
     data_dir: DataDir = None,
+    wallet: WalletFile = None,
+    passphrase_file: PassphraseFile = None,
     json: Json = False,
 ) -> None:
     """Fetches a receipt bundle; it is JSON with or without --json."""
     from marketplace.cli.asking import ask
 
-    found = ask(configs.load(data_dir, gateway_url=gateway), "GET", f"/v1/receipts/{segment(receipt_id)}")
+    config = configs.load(data_dir, gateway_url=gateway, rpc_url=rpc, wallet=wallet)
+    if opened:
+        with wiring.open_client(config, passphrase_file) as client:
+            found = client.receipt(segment(receipt_id))
+    else:
+        found = ask(config, "GET", f"/v1/receipts/{segment(receipt_id)}")
     if save is not None:
         save.write_text(jsons.dumps(found, indent=2) + "\n")
     if json:

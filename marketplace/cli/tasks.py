@@ -19,6 +19,7 @@ from marketplace.cli.options import (
     Node,
     PassphraseFile,
     Rpc,
+    Seal,
     Timeout,
     WalletFile,
     doc,
@@ -52,6 +53,7 @@ def task(
     quote: Quoted = False,
     max_cost: MaxCost = None,
     node: Node = None,
+    seal: Seal = False,
     timeout: Timeout = 120,
     save: work.Save = None,
     gateway: Gateway = None,
@@ -69,7 +71,7 @@ def task(
             config, {"task": name, "body": body, "max_cost": max_cost, "node": node}, model, json=json
         )
         return
-    with bought.faults_kept(config, save), wiring.open_client(config, passphrase_file) as client:
+    with bought.faults_kept(config, save), wiring.open_client(config, passphrase_file, seal=seal) as client:
         result = client.ask(
             name,
             body,

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from marketplace.protocol.signing import Signer
 
 
-def open_client(config: Config, passphrase_file: Path | None = None) -> Wattline:
+def open_client(config: Config, passphrase_file: Path | None = None, *, seal: bool = False) -> Wattline:
     """A client that can spend: needs a key, a chain and a deployment."""
     from marketplace.client.sync import Wattline
 
-    return Wattline.open(**client_options(config, passphrase_file))
+    return Wattline.open(**client_options(config, passphrase_file, seal=seal))
 
 
 async def open_async(options: dict[str, Any]) -> AsyncWattline:

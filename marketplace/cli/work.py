@@ -19,6 +19,7 @@ from marketplace.cli.options import (
     Node,
     PassphraseFile,
     Rpc,
+    Seal,
     Timeout,
     WalletFile,
     doc,
@@ -49,6 +50,7 @@ _RUN = doc(
     'watt run "Summarise this" --file notes.txt --max-cost 0.0003',
     'watt run "Say hello" --json | jq .text',
     'watt run "Say hello" --logprobs 3',
+    'watt run "What only the node may read" --seal',
     "cat notes.txt | watt run -",
 )
 
@@ -70,6 +72,7 @@ def run(
     ] = None,
     max_cost: MaxCost = None,
     node: Node = None,
+    seal: Seal = False,
     timeout: Timeout = 120,
     save: Save = None,
     gateway: Gateway = None,
@@ -82,7 +85,7 @@ def run(
     """Runs a chat job."""
     messages = _messages(prompt, file, system)
     config = configs.load(data_dir, gateway_url=gateway, rpc_url=rpc, wallet=wallet)
-    with bought.faults_kept(config, save), wiring.open_client(config, passphrase_file) as client:
+    with bought.faults_kept(config, save), wiring.open_client(config, passphrase_file, seal=seal) as client:
         options: dict[str, Any] = {
             "model": model or first_model(client, "chat"),
             "max_tokens": max_tokens,
@@ -117,6 +120,7 @@ def embed(
     model: Model = None,
     max_cost: MaxCost = None,
     node: Node = None,
+    seal: Seal = False,
     timeout: Timeout = 120,
     save: Save = None,
     gateway: Gateway = None,
@@ -131,7 +135,7 @@ def embed(
     if not texts:
         raise typer.BadParameter("there is no text in it", param_hint="FILE")
     config = configs.load(data_dir, gateway_url=gateway, rpc_url=rpc, wallet=wallet)
-    with bought.faults_kept(config, save), wiring.open_client(config, passphrase_file) as client:
+    with bought.faults_kept(config, save), wiring.open_client(config, passphrase_file, seal=seal) as client:
         result = client.embed(
             texts,
             model=model or first_model(client, "embed"),
@@ -152,6 +156,7 @@ def embed(
 _QUOTE = doc(
     "Show what a job would cost at each node; charges nothing.",
     'watt quote "Summarise this" --max-tokens 128',
+    'watt quote "Name a colour" --max-tokens 8 --n 4',
     'watt quote "hello" --task embed',
 )
 
@@ -163,6 +168,7 @@ def quote(
     task: Annotated[str, typer.Option("--task", help="chat or embed.")] = "chat",
     file: Attached = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer.")] = 256,
+    n: Annotated[int, typer.Option("--n", min=1, help="Answers to one prompt, priced together.")] = 1,
     max_cost: MaxCost = None,
     node: Node = None,
     gateway: Gateway = None,
@@ -176,6 +182,7 @@ def quote(
     messages = _messages(prompt, file, None)
     body: dict[str, Any] = {"model": model or asked_model(config, task), "task": task}
     body |= {"messages": messages, "max_tokens": max_tokens} if task == "chat" else {"input": read(prompt)}
+    body |= {"n": n} if n > 1 else {}
     body |= {"max_cost": max_cost} if max_cost else {}
     body |= {"node": node} if node else {}
     found = _ask(config, "POST", "/v1/quotes", body)

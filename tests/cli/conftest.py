@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from tests.client.courtroom import BUYER as CHAIN_BUYER
 from tests.client.courtroom import Courtroom
 from tests.client.fake_market import FakeMarket
 from tests.client.fakes import DEPLOYMENT, Clock, FakeNode
+from tests.client.sealed_market import SealedMarket
 from tests.hardhat import Chain, chain, hardhat_node  # noqa: F401 - fixtures
 
 BUYER = Signer(b"\x11" * 32)
@@ -70,12 +72,27 @@ def watt(capsys: pytest.CaptureFixture[str]) -> Watt:
 def market(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeMarket:
     """A market that `watt` finds as it finds a running `watt up`."""
     made = FakeMarket([FakeNode(1, price_per_job=10), FakeNode(2, price_per_job=20)], Clock())
+    find(made, monkeypatch, tmp_path)
+    return made
+
+
+@pytest.fixture
+def sealed_market(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SealedMarket:
+    """The same, whose nodes take sealed orders."""
+    made = SealedMarket([FakeNode(1)], Clock())
+    find(made, monkeypatch, tmp_path)
+    return made
+
+
+def find(made: FakeMarket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Has `watt` find this market."""
     made.chain.accounts[BUYER.address] = 5_000_000
     journal = tmp_path / "client.db"
 
-    def client(config: object, passphrase_file: Path | None = None) -> Wattline:
+    def client(config: object, passphrase_file: Path | None = None, *, seal: bool = False) -> Wattline:
         async def make() -> AsyncWattline:
-            return AsyncWattline(made.desk(BUYER, Journal(journal)), buyer=BUYER)
+            desk = dataclasses.replace(made.desk(BUYER, Journal(journal)), seal=seal)
+            return AsyncWattline(desk, buyer=BUYER)
 
         return Wattline(make)
 
@@ -93,7 +110,6 @@ def market(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeMarket:
         "buyers": [{"address": BUYER.address, "private_key": "0x" + "11" * 32}],
     }
     profile.write_text(json.dumps(values))
-    return made
 
 
 @pytest.fixture

@@ -288,7 +288,7 @@ def test_receipt_that_does_not_hold_is_kept_where_another_node_does_the_job(
 
 
 def test_interrupt_ends_with_130(watt: Watt, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **_named: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(wiring, "open_client", interrupted)
