@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Annotated, Any, ClassVar, Protocol, Self, get_args, get_origin, get_type_hints
 
 from marketplace.protocol.hexes import checksum, from_hex, keccak, to_hex
@@ -65,19 +67,23 @@ class Message:
     """Base of all signed messages; refuses values that do not fit their field."""
 
     TYPE: ClassVar[str]
+    # Its canonical bytes, once they are known: they are hashed where it is signed, stored and checked.
+    _encoded: bytes = dataclasses.field(default=b"", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for attribute, field in fields_of(type(self)).items():
-            value = getattr(self, attribute)
+        fields = fields_of(type(self))
+        for field, value in zip(fields.values(), _values_of(type(self))(self), strict=True):
             # Most are whole numbers that fit: without a call, for this is done for each message, both ways.
             if type(value) is not int or not field.bits or value >> field.bits:
                 _check(field, value)
 
     def encode(self) -> bytes:
         """Canonical bytes: one 32-byte word a field, as `abi.encode` gives."""
-        fields = fields_of(type(self)).items()
-        values = [(field, getattr(self, attribute)) for attribute, field in fields]
-        return b"".join([v.to_bytes(WORD, "big") if f.bits else _word(f, v) for f, v in values])
+        if not self._encoded:
+            found = zip(fields_of(type(self)).values(), _values_of(type(self))(self), strict=True)
+            data = b"".join([v.to_bytes(WORD, "big") if f.bits else _word(f, v) for f, v in found])
+            object.__setattr__(self, "_encoded", data)
+        return self._encoded
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
@@ -91,7 +97,9 @@ class Message:
             raise ValueError(f"{cls.__name__} is {WORD * len(fields)} bytes long, got {len(data)}")
         words = [data[i : i + WORD] for i in range(0, len(data), WORD)]
         found = zip(fields.items(), words, strict=True)
-        return cls(**{a: int.from_bytes(w, "big") if f.bits else _value(f, w) for (a, f), w in found})
+        message = cls(**{a: int.from_bytes(w, "big") if f.bits else _value(f, w) for (a, f), w in found})
+        object.__setattr__(message, "_encoded", bytes(data))
+        return message
 
     def digest(self, domain: AnyDomain) -> bytes:
         """EIP-712 digest: what is signed, and the message's identity."""
@@ -123,6 +131,18 @@ def fields_of(message: type[Message]) -> dict[str, Field]:
     if message not in _FIELDS:
         _FIELDS[message] = _read_fields(message)
     return _FIELDS[message]
+
+
+_VALUES: dict[type[Message], Callable[[Message], tuple[Any, ...]]] = {}
+
+
+def _values_of(message: type[Message]) -> Callable[[Message], tuple[Any, ...]]:
+    """What gives the values of all signed fields, in order."""
+    if message not in _VALUES:
+        first, *others = fields_of(message)
+        # Of one name alone `attrgetter` gives no tuple.
+        _VALUES[message] = attrgetter(first, *others) if others else lambda it: (getattr(it, first),)
+    return _VALUES[message]
 
 
 def _read_fields(message: type[Message]) -> dict[str, Field]:
