@@ -15,7 +15,8 @@ from sqlmodel import Session, col, select, update
 from marketplace.openai.batches import OVER, TRANSITIONS, BatchStatus
 from marketplace.protocol.errors import Broken, ErrorCode, LostRace
 from marketplace.store.batch_tables import BatchLineRow, BatchRow
-from marketplace.store.tables import JobRow, run
+from marketplace.store.plain import run
+from marketplace.store.tables import JobRow
 
 _BLIND: Final = {"synchronize_session": False}
 _UNFINISHED: Final = col(BatchRow.status).not_in([status.value for status in OVER])

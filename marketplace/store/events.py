@@ -14,7 +14,8 @@ from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
 from marketplace.protocol.errors import ChainTrouble, ErrorCode
-from marketplace.store.tables import BlockRow, ChainEventRow, run
+from marketplace.store.plain import run
+from marketplace.store.tables import BlockRow, ChainEventRow
 
 SETTLED: Final = ("VoucherSettled", "ClaimFinalised")
 # All that decides which of a session's orders are paid.

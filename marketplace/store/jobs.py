@@ -17,7 +17,8 @@ from marketplace.protocol.errors import Broken, ErrorCode, LostRace
 from marketplace.protocol.phases import OPEN, JobPhase, may_move
 from marketplace.protocol.webhooks import Event
 from marketplace.store import webhooks
-from marketplace.store.tables import JobRow, OrderRow, run, table_of
+from marketplace.store.plain import run, table_of
+from marketplace.store.tables import JobRow, OrderRow
 
 _BLIND = {"synchronize_session": False}
 _MANY = 1_000  # values in one statement; databases bound them

@@ -13,7 +13,8 @@ from sqlmodel import Session, col, delete, select, update
 
 from marketplace.protocol.hexes import from_hex
 from marketplace.protocol.messages import Offer
-from marketplace.store.tables import NodeModelRow, NodeRow, OfferRow, run, table_of
+from marketplace.store.plain import run, table_of
+from marketplace.store.tables import NodeModelRow, NodeRow, OfferRow
 
 _INT32 = 1 << 31  # ids count up from 1 on-chain; PostgreSQL refuses to look for larger ones
 

@@ -11,7 +11,8 @@ from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
 from marketplace.protocol.transactions import TxState
-from marketplace.store.tables import OutboxRow, TransactionRow, run
+from marketplace.store.plain import run
+from marketplace.store.tables import OutboxRow, TransactionRow
 
 
 class OutboxState(StrEnum):

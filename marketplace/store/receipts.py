@@ -18,7 +18,8 @@ from marketplace.protocol.phases import HAS_RESULT, JobPhase
 from marketplace.protocol.webhooks import Event
 from marketplace.store import webhooks
 from marketplace.store.events import batches
-from marketplace.store.tables import ChunkRow, FaultRow, JobRow, ReceiptRow, SessionRow, run, table_of
+from marketplace.store.plain import run, table_of
+from marketplace.store.tables import ChunkRow, FaultRow, JobRow, ReceiptRow, SessionRow
 
 _BLIND = {"synchronize_session": False}
 _NO_END = 1 << 62

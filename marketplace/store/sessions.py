@@ -22,15 +22,8 @@ from sqlmodel.sql.expression import SelectOfScalar
 from marketplace.protocol.errors import ErrorCode, LostRace
 from marketplace.protocol.phases import EndReason, JobPhase
 from marketplace.store import webhooks
-from marketplace.store.tables import (
-    AccountRow,
-    JobRow,
-    ReceiptRow,
-    SessionRow,
-    SessionTermsRow,
-    run,
-    table_of,
-)
+from marketplace.store.plain import run, table_of
+from marketplace.store.tables import AccountRow, JobRow, ReceiptRow, SessionRow, SessionTermsRow
 
 MAX_SEQ = (1 << 32) - 1
 _Number = SQLColumnExpression[int]

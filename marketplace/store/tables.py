@@ -6,21 +6,9 @@ again from `chain_event` at any time; rows of work carry a `version` for guarded
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    CursorResult,
-    Executable,
-    Index,
-    LargeBinary,
-    Table,
-    UniqueConstraint,
-    inspect,
-    text,
-)
+from sqlalchemy import BigInteger, Column, Index, LargeBinary, UniqueConstraint, text
 from sqlmodel import Field, Session, SQLModel
 
 from marketplace.store.batch_tables import BatchLineRow as BatchLineRow
@@ -32,19 +20,6 @@ from marketplace.store.webhook_tables import WebhookRow as WebhookRow
 
 # What a `with store.transaction()` gives: steps above take it as an argument and never import SQLModel.
 Tx = Session
-
-
-def table_of(row: type[SQLModel]) -> Table:
-    """The table under a class of rows, for statements that need none of what the class adds."""
-    return cast("Table", inspect(row).local_table)
-
-
-def run(
-    tx: Tx, statement: Executable, values: Mapping[str, Any] | None = None
-) -> CursorResult[*tuple[Any, ...]]:
-    """Runs a statement of tables after what `tx` was given of rows so far is written."""
-    tx.flush()
-    return tx.connection().execute(statement, values)
 
 
 def _big(*, index: bool = False, nullable: bool = False) -> Any:

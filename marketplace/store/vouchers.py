@@ -8,7 +8,8 @@ from sqlalchemy import bindparam
 from sqlmodel import Session, col, select, update
 
 from marketplace.protocol.merkle import Frontier
-from marketplace.store.tables import VoucherRow, run, table_of
+from marketplace.store.plain import run, table_of
+from marketplace.store.tables import VoucherRow
 
 _WORD: Final = 32
 _TABLE: Final = table_of(VoucherRow)

@@ -30,7 +30,8 @@ from sqlmodel import select as select_rows
 
 from marketplace.protocol.webhooks import Event
 from marketplace.store.events import batches
-from marketplace.store.tables import DeliveryRow, JobRow, SessionRow, WebhookRow, run
+from marketplace.store.plain import run
+from marketplace.store.tables import DeliveryRow, JobRow, SessionRow, WebhookRow
 
 _BLIND: Final = {"synchronize_session": False}
 _SPARE_PART: Final = 5  # a warning comes when a fifth is left
