@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -28,6 +29,8 @@ class FakeGateway:
         self.challenge = wire.Challenge(nonce=b"\x0c" * 32, chain_id=domain.chain_id, escrow=domain.escrow)
         self.heartbeat_ms = 100
         self.received: list[wire.Frame] = []
+        # The same by kind: who waits for one looks at each frame that comes.
+        self._of_kind: dict[type, list[Any]] = defaultdict(list)
         # Seconds of the monotonic clock, for each frame received.
         self.heard_at: list[float] = []
         self.links = 0
@@ -71,10 +74,10 @@ class FakeGateway:
         await self.until(lambda: self._connection is None)
 
     def of(self, kind: type[F]) -> list[F]:
-        return [frame for frame in self.received if isinstance(frame, kind)]
+        return list(self._of_kind[kind])
 
     async def wait_for(self, kind: type[F], number: int = 1, timeout_seconds: float = 20) -> list[F]:
-        await self.until(lambda: len(self.of(kind)) >= number, timeout_seconds)
+        await self.until(lambda: len(self._of_kind[kind]) >= number, timeout_seconds)
         return self.of(kind)
 
     async def until(self, true: Callable[[], Any], timeout_seconds: float = 20) -> None:
@@ -108,5 +111,6 @@ class FakeGateway:
 
     def _hear(self, frame: wire.Frame) -> None:
         self.received.append(frame)
+        self._of_kind[type(frame)].append(frame)
         self.heard_at.append(time.monotonic())
         self._changed.set()
