@@ -38,6 +38,7 @@ from marketplace.keeper.pump import Pump
 from marketplace.keeper.pushed import Pushed
 from marketplace.keeper.reconcile import Reconciler
 from marketplace.mcp.door import Door, is_installed, mount
+from marketplace.openai.answers import KEEP_ALIVE_SECONDS
 from marketplace.protocol.errors import BadRequest, ChainTrouble, WattError
 from marketplace.protocol.signing import Signer
 from marketplace.protocol.wire import MAX_FRAME_BYTES
@@ -182,6 +183,7 @@ class _Gateway:
             proxy_headers=False,
             lifespan="off",
             ws_max_size=MAX_FRAME_BYTES,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
         return _Server(config, self._hang_up)

@@ -9,6 +9,9 @@ from typing import Any, Final
 
 from marketplace.protocol.payloads import Answer, Logprobs, Payload
 
+KEEP_ALIVE_SECONDS: Final = 75
+"""How long an idle connection stays open. Stock clients keep theirs 5 s (httpx) or for good (urllib3): a
+server that closes in the moment in which one of them writes leaves it unknown whether the call was taken."""
 _FINISH: Final = {"stop": "stop", "length": "length", "deadline": "length"}
 
 

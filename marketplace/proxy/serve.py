@@ -13,6 +13,7 @@ from typing import Final
 import uvicorn
 
 from marketplace.client.aio import AsyncWattline
+from marketplace.openai.answers import KEEP_ALIVE_SECONDS
 from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.proxy.app import create_app
 from marketplace.proxy.calls import Proxy
@@ -44,6 +45,7 @@ async def serve(
                 log_level="error",
                 access_log=False,
                 lifespan="off",
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
             )
             # The port is open already: who connects from here on waits for the first turn of the loop.

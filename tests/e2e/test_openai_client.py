@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import time
+from http.client import HTTPConnection
+from urllib.parse import urlsplit
 
 import pytest
 from openai import APIStatusError, AsyncOpenAI, OpenAI
@@ -23,6 +27,17 @@ def openai(market: MarketUnderTest) -> OpenAI:
 
 def test_models_are_listed(openai: OpenAI) -> None:
     assert {model.id for model in openai.models.list()} == {CHAT_MODEL, EMBED_MODEL}
+
+
+def test_connection_outlives_the_pause_after_which_stock_clients_drop_it(market: MarketUnderTest) -> None:
+    used = []
+    with contextlib.closing(HTTPConnection(urlsplit(market.market.gateway_url).netloc)) as connection:
+        for pause_seconds in (6, 0):
+            connection.request("GET", "/healthz")
+            used.append(connection.sock)
+            assert connection.getresponse().read()
+            time.sleep(pause_seconds)
+    assert used[0] is used[1]
 
 
 def test_embedding_is_bought_and_its_receipt_verifies(openai: OpenAI, market: MarketUnderTest) -> None:

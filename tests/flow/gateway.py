@@ -29,6 +29,7 @@ from marketplace.dispatch.terms import Terms
 from marketplace.flow import Market
 from marketplace.funding.vault import Vault
 from marketplace.keeper.clockwork import Clockwork
+from marketplace.openai.answers import KEEP_ALIVE_SECONDS
 from marketplace.protocol import wire
 from marketplace.protocol.hexes import keccak, to_hex
 from marketplace.protocol.messages import Open
@@ -223,7 +224,13 @@ async def gateway(
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     base = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    config = uvicorn.Config(app, log_config=None, lifespan="off", ws_max_size=wire.MAX_FRAME_BYTES)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        lifespan="off",
+        ws_max_size=wire.MAX_FRAME_BYTES,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+    )
     server = QuietServer(config)
     serving = asyncio.create_task(server.serve([listener]))
     while not server.started:  # noqa: ASYNC110 - uvicorn offers no event

@@ -58,7 +58,8 @@ class Gateway:
         return [line[:2000] for line in lines if any(mark in line for mark in marks)]
 
     def chat(self) -> int:
-        """Status of a plain call."""
+        """Status of a plain call on a connection of its own, as from anybody who arrives now."""
+        self.http.close()
         headers = {"authorization": f"Bearer {self.state['secret']}"}
         return self.http.post(
             f"{self.url}/v1/chat/completions", json=chat_body(), headers=headers
