@@ -6,13 +6,14 @@ Each arrow is one database transaction; frames leave only after it has committed
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from marketplace import returned
 from marketplace.chain.deployment import Deployment
 from marketplace.counting import TIGHT, Counter
-from marketplace.dispatch import cancel, intake, measure, once, returns, together
+from marketplace.dispatch import cancel, intake, once, returns, together
 from marketplace.dispatch import step as dispatch
 from marketplace.dispatch.links import Link, Links
 from marketplace.dispatch.returns import Outcome
@@ -27,7 +28,6 @@ from marketplace.ground import Ground
 from marketplace.protocol import ids, wire
 from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.protocol.hexes import to_hex
-from marketplace.protocol.messages import Receipt
 from marketplace.protocol.payloads import parse_payload
 from marketplace.protocol.phases import HAS_RESULT, EndReason, JobPhase
 from marketplace.protocol.signing import Signer
@@ -46,7 +46,6 @@ from marketplace.telemetry.names import Log
 
 log = get_logger(__name__)
 T = TypeVar("T")
-Returned = TypeVar("Returned", Outcome, Outcome | None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,61 +189,57 @@ class Market(Ground):
     async def refused(self, node_id: int, order_hash: str, code: str) -> None:
         """The node will not do it; the job goes elsewhere or ends. Raises `BadRequest`."""
         now = self.clock()
-        done = await self.write(
+        outcome, vouchers = await self.write(
             lambda tx: self._covered(tx, returns.refused(tx, node_id, order_hash, code, now))
         )
-        await self._follow(order_hash, *done)
+        self._tell(vouchers)
+        await self._follow(outcome, order_hash)
 
-    async def receipt(self, link: Link, frame: wire.ReceiptFrame) -> None:
-        """Takes a receipt and what it answers; pays, fails over or refuses.
+    async def said(self, link: Link, frames: Sequence[returned.Frame]) -> None:
+        """Takes what a node says of its orders: it pays, fails over or refuses. All of it, or nothing.
 
         Raises:
-            BadRequest: not the node's order, unsigned, or (`NOT_READY`) chunks before it are missing.
+            BadRequest: not the node's order, unsigned, or (`NOT_READY`) chunks before a receipt are missing.
         """
-        order_hash, now = to_hex(frame.order_hash), self.clock()
-        assembly = self.streams.assembly(order_hash)
-        chunks = list(assembly.chunks) if assembly else []
-        outcome, taken = await self.write(
-            lambda tx: self._covered(tx, returns.receipt(tx, link.node_id, frame, chunks, self.domain, now))
-        )
-        if outcome.reply is not None:
-            link.send(outcome.reply)
-        if outcome.ended:
-            first_ms = assembly.first_ms if assembly is not None and assembly.live else None
-            measure.ended(self.metrics, outcome.job, Receipt.decode(frame.receipt.message), first_ms, now)
-        await self._follow(order_hash, outcome, taken)
-        if isinstance(outcome.reply, wire.Superseded):
-            # The node now leaves this receipt out of its sums: a voucher it refused may fit.
-            repeat = await self.read(lambda tx: settlement.again(tx, outcome.session_id))
-            if repeat is not None:
-                link.send(repeat)
+        node_id, keys = link.node_id, self._held()
+        said = [returned.said(self.streams, frame) for frame in frames]
+        taken, vouchers = await self.write(lambda tx: returned.take(tx, node_id, said, keys))
+        for one in taken:
+            returned.note(self.metrics, node_id, one, keys.now_ms)
+            if one.outcome is not None and one.outcome.reply is not None:
+                link.send(one.outcome.reply)
+        self._tell(vouchers)
+        for one in taken:
+            await self._follow(one.outcome, one.receipted)
+            if one.outcome is not None and isinstance(one.outcome.reply, wire.Superseded):
+                await self._repeat(link, one.outcome.session_id)
 
     # ---- time and chain -----------------------------------------------------------------------------
 
     async def lapse(self, order_hash: str, now_ms: int) -> None:
         """An order whose lease ran out by now: its job goes on elsewhere, or ends. Idempotent."""
-        outcome, taken = await self.write(
+        outcome, vouchers = await self.write(
             lambda tx: self._covered(tx, returns.lapse_due(tx, order_hash, now_ms))
         )
         if outcome is not None:
             self.metrics.count("leases_lost_total")
             log.warning(Log.LEASE_LOST, job_id=outcome.job.job_id, order_hash=order_hash)
             self.streams.retire(order_hash)
-        await self._follow(None, outcome, taken)
+        self._tell(vouchers)
+        await self._follow(outcome)
 
     async def expire(self, job_id: str, now_ms: int) -> None:
         """A job whose time is over ends uncharged. Idempotent."""
 
-        def work(tx: Tx) -> tuple[JobRow | None, list[Acceptance | None]]:
+        def work(tx: Tx) -> tuple[JobRow | None, list[Acceptance]]:
             job = jobs.find(tx, job_id)
             if job is None or job.ended_at_ms is not None:
                 return None, []
             outcomes = returns.expire(tx, job, now_ms)
-            return job, [self._covered(tx, outcome)[1] for outcome in outcomes]
+            return job, returned.cover(tx, outcomes, self._held())
 
-        job, taken = await self.write(work)
-        for acceptance in taken:
-            self.send_voucher(acceptance)
+        job, vouchers = await self.write(work)
+        self._tell(vouchers)
         if job is not None:
             await self._ended(job)
 
@@ -348,25 +343,29 @@ class Market(Ground):
         finally:
             self._unsent.discard(issued.order_hash)
 
-    def _covered(self, tx: Tx, outcome: Returned) -> tuple[Returned, Acceptance | None]:
-        """In the same transaction: the voucher over the prefix this outcome may have lengthened."""
-        if outcome is None:
-            return outcome, None
-        key = funding.held_key(tx, self.vault, outcome.job.key)
-        if key is None:
-            return outcome, None
-        return outcome, settlement.acknowledge(tx, outcome.session_id, key, self.domain, self.clock())
+    def _held(self) -> returned.Keys:
+        return returned.Keys(vault=self.vault, domain=self.domain, now_ms=self.clock())
 
-    async def _follow(
-        self, order_hash: str | None, outcome: Outcome | None, taken: Acceptance | None
-    ) -> None:
-        self.send_voucher(taken)
+    async def _repeat(self, link: Link, session_id: str) -> None:
+        # The node now leaves a receipt out of its sums: a voucher it refused may fit.
+        repeat = await self.read(lambda tx: settlement.again(tx, session_id))
+        if repeat is not None:
+            link.send(repeat)
+
+    def _covered(self, tx: Tx, outcome: Outcome | None) -> tuple[Outcome | None, list[Acceptance]]:
+        return outcome, returned.cover(tx, [outcome], self._held())
+
+    async def _follow(self, outcome: Outcome | None, order_hash: str | None = None) -> None:
         if order_hash is not None:
             self.streams.drop(order_hash)
         if outcome is not None and outcome.reissue:
             await self.reissue(outcome.job.job_id)
         elif outcome is not None and outcome.ended:
             await self._ended(outcome.job)
+
+    def _tell(self, vouchers: Iterable[Acceptance]) -> None:
+        for taken in vouchers:
+            self.send_voucher(taken)
 
     def send_voucher(self, taken: Acceptance | None) -> None:
         """Tells a node of a stored voucher; one without a link hears of it when it is back."""

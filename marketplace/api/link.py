@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Final
 
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
-from marketplace.dispatch import intake, measure, returns
+from marketplace import returned
+from marketplace.dispatch import intake, returns
 from marketplace.dispatch.links import Link
 from marketplace.flow import Market
 from marketplace.protocol import wire
 from marketplace.protocol.errors import BadRequest, Broken, ErrorCode, LostRace, WattError
 from marketplace.protocol.hexes import to_hex
-from marketplace.settlement import step as settlement
 from marketplace.store.jobs import OrderState
 from marketplace.telemetry.logs import bound, get_logger
-from marketplace.telemetry.names import Log, Span
+from marketplace.telemetry.names import Log
 
 HELLO_SECONDS: Final = 10
+_FRAMES_AHEAD: Final = 64
 _POLICY: Final = 1008
 log = get_logger(__name__)
 
@@ -67,15 +68,18 @@ async def _greeted(socket: WebSocket, market: Market) -> int:
 
 async def _serve(socket: WebSocket, market: Market, link: Link) -> None:
     log.info(Log.NODE_CONNECTED, node_id=link.node_id)
+    inbox: asyncio.Queue[str | None] = asyncio.Queue(_FRAMES_AHEAD)
     writing = asyncio.create_task(_write(socket, link))
-    reading = asyncio.create_task(_read(socket, market, link))
+    listening = asyncio.create_task(_listen(socket, inbox))
+    reading = asyncio.create_task(_read(socket, market, link, inbox))
     try:
         await market.attach(link)
         await asyncio.wait({writing, reading}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         link.close()
+        listening.cancel()
         reading.cancel()
-        await asyncio.gather(reading, writing, return_exceptions=True)
+        await asyncio.gather(listening, reading, writing, return_exceptions=True)
         await market.detach(link)
         await _close(socket)
         log.info(Log.NODE_DISCONNECTED, node_id=link.node_id)
@@ -86,28 +90,87 @@ async def _write(socket: WebSocket, link: Link) -> None:
         await socket.send_text(wire.encode_frame(frame))
 
 
-async def _read(socket: WebSocket, market: Market, link: Link) -> None:
-    with bound(node_id=str(link.node_id)):
+async def _listen(socket: WebSocket, inbox: asyncio.Queue[str | None]) -> None:
+    try:
         while True:
-            try:
-                text = await _receive(socket)
-            except WebSocketDisconnect:
-                return
-            try:
-                await _whole(take(market, link, wire.parse_from_node(text)))
-            except LostRace as race:
-                log.info(Log.RACE_LOST, reason=race.detail)
-            except WattError as error:
-                # Missing chunks: only a fresh link makes the node tell everything from the start.
-                fatal = error.code is ErrorCode.NOT_READY
-                log.warning(Log.NODE_REFUSED, code=error.code.value, detail=error.detail)
-                if fatal:
-                    await socket.send_text(wire.encode_frame(_problem(error, fatal=True)))
+            await inbox.put(await _receive(socket))
+    except WebSocketDisconnect:
+        await inbox.put(None)
+
+
+async def _read(socket: WebSocket, market: Market, link: Link, inbox: asyncio.Queue[str | None]) -> None:
+    with bound(node_id=str(link.node_id)):
+        try:
+            while True:
+                texts = [await inbox.get(), *(inbox.get_nowait() for _ in range(inbox.qsize()))]
+                await _take_all(market, link, [text for text in texts if text is not None])
+                if texts[-1] is None:
                     return
-                link.send(_problem(error, fatal=False))
-            except Exception:  # link edge: a defect of ours in one frame must not end the node's other work
-                log.exception(Log.REQUEST_FAILED, frame_bytes=len(text))
-                link.send(_problem(Broken(ErrorCode.INTERNAL), fatal=False))
+        except _Missing as missing:
+            await socket.send_text(wire.encode_frame(_problem(missing.why, fatal=True)))
+
+
+async def _take_all(market: Market, link: Link, texts: Iterable[str]) -> None:
+    """Takes frames in order, but all at once what they say of orders: chunks need not wait for the disk."""
+    said: list[returned.Frame] = []
+    for text in texts:
+        try:
+            frame = wire.parse_from_node(text)
+        except WattError as error:
+            _refuse(link, error)
+            continue
+        if isinstance(frame, returned.Frame):
+            said.append(frame)
+            continue
+        if not isinstance(frame, wire.ChunkFrame):
+            await _say(market, link, said)
+            said = []
+        await _tried(link, _take(market, link, frame))
+    await _say(market, link, said)
+
+
+async def _say(market: Market, link: Link, frames: Sequence[returned.Frame]) -> None:
+    """Takes frames at once; where something of them is wrong, each by itself."""
+    if len(frames) > 1:
+        try:
+            return await _whole(market.said(link, frames))
+        except Exception as error:  # noqa: BLE001  # the one that is wrong says below what is wrong with it
+            log.info(Log.RACE_LOST, reason=f"{len(frames)} frames at once: {type(error).__name__}")
+    for frame in frames:
+        await _tried(link, market.said(link, [frame]))
+    return None
+
+
+async def _tried(link: Link, work: Coroutine[None, None, None]) -> None:
+    """Takes one frame; if that can't be, its node is told, and nothing has changed.
+
+    Raises:
+        _Missing: the link must end.
+    """
+    try:
+        await _whole(work)
+    except LostRace as race:
+        log.info(Log.RACE_LOST, reason=race.detail)
+    except WattError as error:
+        _refuse(link, error)
+    except Exception:  # link edge: a defect of ours in one frame must not end the node's other work
+        log.exception(Log.REQUEST_FAILED)
+        link.send(_problem(Broken(ErrorCode.INTERNAL), fatal=False))
+
+
+class _Missing(Exception):
+    """Chunks are missing: only a fresh link makes the node tell everything from the start."""
+
+    def __init__(self, why: WattError) -> None:
+        super().__init__(why.detail)
+        self.why = why
+
+
+def _refuse(link: Link, error: WattError) -> None:
+    log.warning(Log.NODE_REFUSED, code=error.code.value, detail=error.detail)
+    if error.code is ErrorCode.NOT_READY:
+        raise _Missing(error)
+    link.send(_problem(error, fatal=False))
 
 
 async def _whole(work: Coroutine[None, None, None]) -> None:
@@ -120,22 +183,15 @@ async def _whole(work: Coroutine[None, None, None]) -> None:
         raise
 
 
-async def take(market: Market, link: Link, frame: wire.FromNode) -> None:
-    """One frame of a greeted node.
-
-    Raises:
-        BadRequest: the frame changed nothing.
-    """
+async def _take(market: Market, link: Link, frame: wire.FromNode) -> None:
     node_id = link.node_id
     match frame:
         case wire.Heartbeat():
             await _beat(market, link, frame)
         case wire.ChunkFrame():
             await _chunk(market, node_id, frame)
-        case wire.ReceiptFrame():
-            await market.receipt(link, frame)
-        case wire.Accepted() | wire.Counted() | wire.VoucherTaken():
-            await _answered(market, node_id, frame)
+        case wire.Counted():
+            market.counter.take(node_id, frame)
         case wire.Refused():
             log.info(Log.NODE_REFUSED, node_id=node_id, code=frame.code, detail=frame.detail[:200])
             await market.refused(node_id, to_hex(frame.order_hash), frame.code)
@@ -157,24 +213,6 @@ async def _beat(market: Market, link: Link, frame: wire.Heartbeat) -> None:
     link.send(wire.Lease(orders=held, until_ms=until))
 
 
-async def _answered(
-    market: Market, node_id: int, frame: wire.Accepted | wire.Counted | wire.VoucherTaken
-) -> None:
-    match frame:
-        case wire.Accepted():
-            await _accepted(market, node_id, frame)
-        case wire.Counted():
-            market.counter.take(node_id, frame)
-        case wire.VoucherTaken():
-            await _voucher_answered(market, node_id, frame)
-
-
-async def _accepted(market: Market, node_id: int, frame: wire.Accepted) -> None:
-    issued_ms = await market.write(lambda tx: returns.accepted(tx, node_id, to_hex(frame.order_hash)))
-    if issued_ms is not None:
-        measure.stage(market.metrics, Span.DISPATCH, issued_ms, market.clock())
-
-
 async def _chunk(market: Market, node_id: int, frame: wire.ChunkFrame) -> None:
     order_hash = to_hex(frame.order_hash)
     assembly = market.streams.assembly(order_hash)
@@ -187,13 +225,6 @@ async def _chunk(market: Market, node_id: int, frame: wire.ChunkFrame) -> None:
     market.streams.take(order_hash, frame.index, frame.body)
     if assembly.chunks and assembly.first_ms is None:
         assembly.first_ms = market.clock()
-
-
-async def _voucher_answered(market: Market, node_id: int, frame: wire.VoucherTaken) -> None:
-    if frame.code is not None:
-        log.warning(Log.VOUCHER_REFUSED, node_id=node_id, code=frame.code, detail=frame.detail[:200])
-    market.metrics.count("vouchers_total", result="refused" if frame.code else "taken")
-    await market.write(lambda tx: settlement.answered(tx, node_id, frame))
 
 
 async def _receive(socket: WebSocket) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from threading import Lock
 from typing import Any, Final
@@ -10,13 +10,15 @@ from typing import Any, Final
 import pysqlite3
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlmodel import Session
 
 from marketplace.protocol.errors import BadRequest, ErrorCode
 
 _BUSY_TIMEOUT_SECONDS: Final = 20
 _BEGIN: Final = "watt_begin"
+# PostgreSQL: deadlock, and a snapshot that is too old.
+_DEADLOCKS: Final = frozenset({"40P01", "40001"})
 
 
 class Store:
@@ -50,6 +52,12 @@ class Store:
             yield session
 
     @contextmanager
+    def together(self) -> Iterator[Callable[[], AbstractContextManager[Session]]]:
+        """One write transaction of several parts: each as `transaction`, on disk once all is committed."""
+        with self._turn, self._writing.begin() as connection:
+            yield lambda: _part(connection)
+
+    @contextmanager
     def reading(self) -> Iterator[Session]:
         """One consistent look; writes made inside are thrown away."""
         with _Look(self.engine, expire_on_commit=False) as session:
@@ -69,6 +77,18 @@ class Store:
     def close(self) -> None:
         """Closes every pooled connection."""
         self.engine.dispose()
+
+
+@contextmanager
+def _part(connection: Connection) -> Iterator[Session]:
+    within = {"join_transaction_mode": "create_savepoint"}
+    with Session(connection, expire_on_commit=False, **within) as session, session.begin():  # type: ignore[arg-type]
+        yield session
+
+
+def is_deadlock(error: DBAPIError) -> bool:
+    """Whether the database ended a transaction because two waited for each other; begun again it goes through."""
+    return getattr(error.orig, "sqlstate", None) in _DEADLOCKS
 
 
 class _Look(Session):

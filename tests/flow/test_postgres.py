@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections import Counter
 
 import psycopg
@@ -11,6 +12,7 @@ import pytest
 
 from marketplace.keeper.batches import BatchRunner
 from marketplace.protocol import wire
+from marketplace.store.tables import AccountRow
 from tests.batches.support import COST, chat_line, client_of, finished, lines_of, started
 from tests.flow.gateway import Clock, gateway
 from tests.flow.node import Node, bearer, chat_body, funded
@@ -98,3 +100,30 @@ async def test_batch_survives_a_power_cut_with_every_line_done_once(tmp_path, ur
         assert (done.status, done.request_counts.completed) == ("completed", 6)
         assert len(await lines_of(client_of(g, secret), done.output_file_id)) == 6
         assert g.session(session_id).owed_atoms == 6 * COST
+
+
+async def test_two_that_wait_for_each_other_are_both_done(tmp_path, url):
+    async with gateway(tmp_path, url=url) as g:
+        buyers = ["0x" + "01" * 20, "0x" + "02" * 20]
+        with g.store.transaction() as tx:
+            tx.add_all(AccountRow(buyer=buyer, balance_atoms=0) for buyer in buyers)
+        meeting = threading.Barrier(2)
+
+        def cross(first, second):
+            tried = []
+
+            def work(tx):
+                tx.get(AccountRow, first, with_for_update=True).balance_atoms += 1
+                tx.flush()
+                if not tried:
+                    meeting.wait(10)
+                tried.append(1)
+                tx.get(AccountRow, second, with_for_update=True).balance_atoms += 1
+                return len(tried)
+
+            return work
+
+        tries = await asyncio.gather(g.market.write(cross(*buyers)), g.market.write(cross(*reversed(buyers))))
+        assert sorted(tries) == [1, 2]
+        with g.store.reading() as tx:
+            assert [tx.get(AccountRow, buyer).balance_atoms for buyer in buyers] == [2, 2]
