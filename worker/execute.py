@@ -130,7 +130,9 @@ class Executor:
         self._now_ms = now_ms
         self._stats = stats or Stats()
         self._slots = Slots(limits.slots)
+        # A job has its slot until its engine is done with it; the next need not wait for the disk.
         self._runs: dict[bytes, Run] = {}
+        self._seated: dict[bytes, Run] = {}
         spool.on_lost = self._lost
         leases.on_cancel = self.cancel
 
@@ -155,7 +157,7 @@ class Executor:
         order = taken.order
         run = Run(order=order, hold=self._leases.hold(order), started_at_ms=self._now_ms())
         run.cancelled = taken.cancelled
-        self._runs[order_hash] = run
+        self._runs[order_hash] = self._seated[order_hash] = run
         log.info(
             Log.JOB_LEASED, order_hash=to_hex(order_hash), trace_id=order.trace_id, attempt=order.attempts
         )
@@ -172,7 +174,7 @@ class Executor:
 
     @property
     def running(self) -> int:
-        """Jobs this process works on."""
+        """Jobs that have an engine, or wait for one."""
         return self._slots.taken
 
     def close(self) -> None:
@@ -182,9 +184,8 @@ class Executor:
     def hand_over(self, *, timeout_seconds: float) -> int:
         """Lets jobs end for a while, then leaves the rest, to be resumed elsewhere; gives their number."""
         self.close()
-        if self._slots.empty(timeout_seconds=timeout_seconds):
-            return 0
-        left = [run for run in list(self._runs.values()) if not run.ended]
+        self._slots.empty(timeout_seconds=timeout_seconds)
+        left = [run for run in list(self._seated.values()) if not run.ended]
         for run in left:
             run.drop()
         # What was handed to the spool before is still stored under our lease.
@@ -261,6 +262,7 @@ class Executor:
         if run.ended:
             return
         run.drop()
+        self._rise(run)
         if isinstance(how, Work):
             maker = partial(self._desk.maker, run.order, how)
             self._spool.end(run.order.order_hash, maker, partial(self._signed, run, how))
@@ -300,8 +302,12 @@ class Executor:
             self._leave(run)
 
     def _leave(self, run: Run) -> None:
+        self._rise(run)
         self._leases.let_go(run.order.order_hash)
-        if self._runs.pop(run.order.order_hash, None) is not None:
+        self._runs.pop(run.order.order_hash, None)
+
+    def _rise(self, run: Run) -> None:
+        if self._seated.pop(run.order.order_hash, None) is not None:
             self._slots.leave()
 
     def _lost(self, order_hash: bytes) -> None:

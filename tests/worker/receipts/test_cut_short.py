@@ -107,6 +107,22 @@ def test_job_handed_over_goes_on_elsewhere_and_counts_no_attempt(bench: Bench) -
     assert signed(bench, order_hash).units_out == 4
 
 
+def test_slot_is_free_once_the_engine_is_done_and_a_stop_still_waits_for_the_receipt(bench: Bench) -> None:
+    order_hash = bench.take()
+    engine = HeldEngine()
+    run = executor(bench, engine)
+    run._spool.start()
+    run.execute(order_hash)
+    assert run.running == 1
+    with run._spool._write_lock:
+        engine.go()
+        assert run.running == 0
+        assert bench.ledger.receipts.get(order_hash) is None
+    assert run.hand_over(timeout_seconds=0) == 0
+    assert signed(bench, order_hash).units_out == 4
+    run._spool.stop()
+
+
 def test_process_that_stops_takes_no_order(bench: Bench) -> None:
     order_hash = bench.take()
     run = executor(bench, TinyEngine())
