@@ -71,6 +71,11 @@ class ExecuteLimits:
     max_attempts: int = 3
     slots: int = 8
 
+    @property
+    def ahead(self) -> int:
+        """Jobs beyond the slots that are claimed already: an engine that ends one goes on with the next."""
+        return max(1, self.slots // 8)
+
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Run:
@@ -129,7 +134,7 @@ class Executor:
         self._limits = limits
         self._now_ms = now_ms
         self._stats = stats or Stats()
-        self._slots = Slots(limits.slots)
+        self._slots = Slots(limits.slots + limits.ahead)
         # A job has its slot until its engine is done with it; the next need not wait for the disk.
         self._runs: dict[bytes, Run] = {}
         self._seated: dict[bytes, Run] = {}
@@ -203,7 +208,10 @@ class Executor:
             # A lease that is renewed late looks free to a second task; here the job goes on.
             raise LostRace(ErrorCode.LEASE_LOST, "this process works on it already")
         now_ms = self._now_ms()
-        return self._spool.take_up(order_hash, now_ms=now_ms, until_ms=now_ms + self._leases.lease_ms)
+        until_ms = now_ms + self._leases.lease_ms
+        # A job that waits for an engine can wait for company at the disk first.
+        hurry = self._slots.taken <= self._limits.slots
+        return self._spool.take_up(order_hash, now_ms=now_ms, until_ms=until_ms, hurry=hurry)
 
     def _start(self, run: Run, kept: Sequence[HeldChunk]) -> None:
         order, now_ms = run.order, run.started_at_ms

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from marketplace.dispatch.terms import Terms as MarketTerms
 from marketplace.protocol import wire
 from marketplace.protocol.errors import ErrorCode
 from marketplace.protocol.hexes import to_hex
@@ -165,6 +166,7 @@ async def serving(
 ) -> AsyncIterator[Serving]:
     """Runs a node for the block, with the settings changed as given."""
     gateway = FakeGateway(DEPLOYMENT.domain)
+    gateway.heartbeat_ms = MarketTerms().heartbeat_ms
     async with gateway.running():
         settings = node_settings(folder, gateway, model, **changes)
         node = Serving(gateway, settings, daemon_for(settings, worker_app))

@@ -99,8 +99,10 @@ class ChunkSpool:
             self._thread = None
             self.flush()
 
-    def take_up(self, order_hash: bytes, *, now_ms: int, until_ms: int) -> TakenUp:
+    def take_up(self, order_hash: bytes, *, now_ms: int, until_ms: int, hurry: bool = True) -> TakenUp:
         """Claims an order for this worker, and waits until that is stored with all there is to store.
+
+        Without `hurry` it is stored when something else is, or the next pause is over.
 
         Raises:
             LostRace: unknown, finished, or leased to a process that may still live.
@@ -108,7 +110,8 @@ class ChunkSpool:
         """
         claim = _Claim(order_hash, now_ms, until_ms)
         self._items.append(claim)
-        self._hurry.set()
+        if hurry:
+            self._hurry.set()
         self._go()
         claim.looked.wait()
         if isinstance(claim.found, Exception):

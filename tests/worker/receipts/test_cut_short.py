@@ -123,6 +123,33 @@ def test_slot_is_free_once_the_engine_is_done_and_a_stop_still_waits_for_the_rec
     run._spool.stop()
 
 
+def test_claims_go_ahead_of_the_slots_by_an_eighth_and_those_do_not_hurry(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = [bench.take(seq) for seq in range(1, 11)]
+    engine = HeldEngine()
+    run = executor(bench, engine)
+    hurried: list[bool] = []
+    take_up = run._spool.take_up
+
+    def watched(order_hash: bytes, **how: Any) -> Any:
+        hurried.append(how["hurry"])
+        return take_up(order_hash, **how)
+
+    monkeypatch.setattr(run._spool, "take_up", watched)
+    for order_hash in orders[:9]:
+        run.execute(order_hash)
+    assert hurried == [True] * 8 + [False]
+    late = threading.Thread(target=run.execute, args=(orders[9],))
+    late.start()
+    late.join(0.2)
+    assert late.is_alive()
+    engine.go()
+    late.join(20)
+    assert run.running == 9
+    assert signed(bench, orders[8]).units_out == 4
+
+
 def test_process_that_stops_takes_no_order(bench: Bench) -> None:
     order_hash = bench.take()
     run = executor(bench, TinyEngine())

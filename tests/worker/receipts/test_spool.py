@@ -222,6 +222,29 @@ def test_neither_a_claim_nor_the_first_chunk_after_one_waits_for_a_pause(bench: 
         spool.stop()
 
 
+def test_claim_that_need_not_hurry_waits_for_what_does(bench: Bench) -> None:
+    told: SimpleQueue[list[bytes]] = SimpleQueue()
+    spool = ChunkSpool(bench.ledger, ME, lambda hashes: told.put(list(hashes)), every_ms=3_600_000)
+    spool.start()
+    times = {"now_ms": bench.clock.ms, "until_ms": bench.clock.ms + 9}
+    first, patient, last = bench.take(1), bench.take(2), bench.take(3)
+    try:
+        spool.take_up(first, **times)
+        spool.put(NewChunk(order_hash=first, index=0, body=b"{}", token_ids=()))
+        told.get(timeout=9)
+        with ThreadPoolExecutor(1) as hands:
+            waiting = hands.submit(spool.take_up, patient, **times, hurry=False)
+            while not spool._items:
+                time.sleep(0.001)
+            assert not waiting.done()
+            with commits(bench) as seen:
+                spool.take_up(last, **times)
+                assert waiting.result(9).order.order_hash == patient
+        assert len(seen) == 1
+    finally:
+        spool.stop()
+
+
 def test_claim_that_cannot_be_stored_is_said_to_whoever_waits(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
