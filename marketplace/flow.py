@@ -209,7 +209,8 @@ class Market(Ground):
             if one.outcome is not None and one.outcome.reply is not None:
                 link.send(one.outcome.reply)
         self._tell(vouchers)
-        for one in taken:
+        # Who waits for an answer does not wait for jobs that look for another node.
+        for one in sorted(taken, key=lambda one: one.outcome is not None and one.outcome.reissue):
             await self._follow(one.outcome, one.receipted)
             if one.outcome is not None and isinstance(one.outcome.reply, wire.Superseded):
                 await self._repeat(link, one.outcome.session_id)

@@ -22,6 +22,7 @@ from marketplace.telemetry.names import Log
 
 HELLO_SECONDS: Final = 10
 _FRAMES_AHEAD: Final = 64
+_LARGE_CHARACTERS: Final = 64 << 10
 _POLICY: Final = 1008
 log = get_logger(__name__)
 
@@ -91,9 +92,13 @@ async def _write(socket: WebSocket, link: Link) -> None:
 
 
 async def _listen(socket: WebSocket, inbox: asyncio.Queue[str | None]) -> None:
+    """Reads ahead, but nothing beyond a large frame: what is not read yet takes no memory here."""
     try:
         while True:
-            await inbox.put(await _receive(socket))
+            text = await _receive(socket)
+            await inbox.put(text)
+            if len(text) > _LARGE_CHARACTERS:
+                await inbox.join()
     except WebSocketDisconnect:
         await inbox.put(None)
 
@@ -106,6 +111,8 @@ async def _read(socket: WebSocket, market: Market, link: Link, inbox: asyncio.Qu
                 await _take_all(market, link, [text for text in texts if text is not None])
                 if texts[-1] is None:
                     return
+                for _ in texts:
+                    inbox.task_done()
         except _Missing as missing:
             await socket.send_text(wire.encode_frame(_problem(missing.why, fatal=True)))
 

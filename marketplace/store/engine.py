@@ -87,7 +87,7 @@ def _part(connection: Connection) -> Iterator[Session]:
 
 
 def is_deadlock(error: DBAPIError) -> bool:
-    """Whether the database ended a transaction because two waited for each other; begun again it goes through."""
+    """Whether the database ended a transaction because two waited for each other; again, it goes through."""
     return getattr(error.orig, "sqlstate", None) in _DEADLOCKS
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 from marketplace.protocol import wire
 from marketplace.store.tables import FaultRow
@@ -68,3 +69,31 @@ async def test_one_lie_among_them_costs_the_others_nothing(tmp_path):
             assert tx.query(FaultRow).count() == 1
         await node.deliver(frames[2])
         assert (await calls[2]).status_code == 200
+
+
+async def test_large_frames_are_not_read_ahead(tmp_path):
+    async with gateway(tmp_path) as g, funded(g, 1, behaviours={1: Node.idle}) as (secret, nodes, _):
+        node = nodes[1]
+        (call,), (frame,) = await placed(g, secret, node, 1)
+        # The link compresses.
+        large = wire.ChunkFrame(order_hash=node.hash_of(frame), index=1, body=os.urandom(1 << 19))
+
+        sent = []
+
+        async def send_all():
+            for number in range(60):
+                await node.send(large)
+                sent.append(number)
+
+        async with busy(g.market):
+            await node.send(wire.Accepted(order_hash=node.hash_of(frame)))
+            sending = asyncio.create_task(send_all())
+            before = -1
+            while len(sent) != before:
+                before = len(sent)
+                await asyncio.sleep(1)
+            # What the system's own buffers hold.
+            assert 0 < len(sent) < 40
+        await asyncio.wait_for(sending, 20)
+        g.market.hang_up()
+        assert (await call).status_code >= 500
