@@ -6,13 +6,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeVar
 
-from sqlalchemy.exc import DBAPIError
-
-from marketplace.protocol.errors import LostRace
-from marketplace.store.engine import Store, is_deadlock
+from marketplace.protocol.errors import LostRace, attempted
+from marketplace.store.engine import Store
 from marketplace.store.tables import Tx
 from marketplace.telemetry.logs import get_logger
 from marketplace.telemetry.names import Log
@@ -27,6 +27,13 @@ _AT_ONCE: Final = 32
 class _Waiting:
     work: Callable[[Tx], Any]
     done: Future[Any] = field(default_factory=Future)
+
+    def tell(self, what: Any) -> None:
+        """Gives its caller what came of it, or the error."""
+        if isinstance(what, Exception):
+            self.done.set_exception(what)
+        else:
+            self.done.set_result(what)
 
 
 class Ground:
@@ -73,44 +80,30 @@ class Ground:
         found = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]
         some = [one for one in found if one.done.set_running_or_notify_cancel()]
         for one in self._together(some) if len(some) > 1 else some:
-            try:
-                one.done.set_result(self._write(one.work))
-            except Exception as error:  # noqa: BLE001  # whatever it is, it is its caller's
-                one.done.set_exception(error)
+            one.tell(attempted(partial(self._write, one.work)))
 
     def _together(self, some: list[_Waiting]) -> list[_Waiting]:
         """Stores all in one transaction; gives those that lost a race there."""
-        made: dict[_Waiting, Any] = {}
-        lost: list[_Waiting] = []
-        try:
-            with self.store.together() as part:
-                for one in some:
-                    try:
-                        with part() as tx:
-                            what = one.work(tx)
-                        made[one] = what
-                    except LostRace:
-                        lost.append(one)
-                    except Exception as error:  # noqa: BLE001  # its caller's, not the others'
-                        one.done.set_exception(error)
-        except Exception as error:  # noqa: BLE001  # what was not committed is done for nobody
-            for one in some:
-                if not one.done.done():
-                    one.done.set_exception(error)
-            return []
+        made = attempted(partial(self._parts, some))
+        if isinstance(made, Exception):
+            # What was not committed is done for nobody.
+            made = dict.fromkeys(some, made)
+        lost = [one for one, what in made.items() if isinstance(what, LostRace)]
         for one, what in made.items():
-            one.done.set_result(what)
+            if one not in lost:
+                one.tell(what)
         return lost
+
+    def _parts(self, some: list[_Waiting]) -> dict[_Waiting, Any]:
+        with self.store.together() as part:
+            return {one: attempted(partial(_in, part, one.work)) for one in some}
 
     def _write(self, work: Callable[[Tx], T]) -> T:
         for attempt in range(_TRIES):
             try:
-                with self.store.transaction() as tx:
-                    return work(tx)
-            except (LostRace, DBAPIError) as race:
-                if isinstance(race, DBAPIError) and not is_deadlock(race):
-                    raise
-                log.info(Log.RACE_LOST, reason=str(race))
+                return _in(self.store.transaction, work)
+            except LostRace as race:
+                log.info(Log.RACE_LOST, reason=race.detail)
                 if attempt == _TRIES - 1:
                     raise
         raise AssertionError("unreachable")
@@ -122,5 +115,9 @@ class Ground:
         return done
 
     def _read(self, work: Callable[[Tx], T]) -> T:
-        with self.store.reading() as tx:
-            return work(tx)
+        return _in(self.store.reading, work)
+
+
+def _in(begin: Callable[[], AbstractContextManager[Tx]], work: Callable[[Tx], T]) -> T:
+    with begin() as tx:
+        return work(tx)

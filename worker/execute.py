@@ -19,7 +19,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from marketplace.protocol.annex import Profile, Sampling
-from marketplace.protocol.errors import BadRequest, ErrorCode, LostRace, WattError
+from marketplace.protocol.errors import BadRequest, ErrorCode, LostRace, WattError, attempted
 from marketplace.protocol.hexes import from_hex, to_hex
 from marketplace.protocol.payloads import ChatPayload, Payload, parse_payload, seed_of
 from marketplace.telemetry.logs import get_logger
@@ -166,10 +166,10 @@ class Executor:
         log.info(
             Log.JOB_LEASED, order_hash=to_hex(order_hash), trace_id=order.trace_id, attempt=order.attempts
         )
-        try:
-            self._start(run, taken.chunks)
-        except Exception as error:  # noqa: BLE001  # loop edge: whatever broke, the order must end in a receipt
-            self._end(run, error)
+        broke = attempted(partial(self._start, run, taken.chunks))
+        if broke is not None:
+            # Whatever it was, the order must end in a receipt.
+            self._end(run, broke)
 
     def cancel(self, order_hash: bytes) -> None:
         """Ends a job at its engine's next step with what it has. Unknown orders are passed over."""

@@ -138,18 +138,14 @@ async def _take_all(market: Market, link: Link, texts: Iterable[str]) -> None:
 
 async def _say(market: Market, link: Link, frames: Sequence[returned.Frame]) -> None:
     """Takes frames at once; where something of them is wrong, each by itself."""
-    if len(frames) > 1:
-        try:
-            return await _whole(market.said(link, frames))
-        except Exception as error:  # noqa: BLE001  # the one that is wrong says below what is wrong with it
-            log.info(Log.RACE_LOST, reason=f"{len(frames)} frames at once: {type(error).__name__}")
+    if len(frames) > 1 and await _tried(link, market.said(link, frames), again=True):
+        return
     for frame in frames:
         await _tried(link, market.said(link, [frame]))
-    return None
 
 
-async def _tried(link: Link, work: Coroutine[None, None, None]) -> None:
-    """Takes one frame; if that can't be, its node is told, and nothing has changed.
+async def _tried(link: Link, work: Coroutine[None, None, None], *, again: bool = False) -> bool:
+    """Takes frames; if that can't be, nothing has changed, and their node is told unless they come `again`.
 
     Raises:
         _Missing: the link must end.
@@ -159,10 +155,15 @@ async def _tried(link: Link, work: Coroutine[None, None, None]) -> None:
     except LostRace as race:
         log.info(Log.RACE_LOST, reason=race.detail)
     except WattError as error:
-        _refuse(link, error)
+        if not again:
+            _refuse(link, error)
     except Exception:  # link edge: a defect of ours in one frame must not end the node's other work
         log.exception(Log.REQUEST_FAILED)
-        link.send(_problem(Broken(ErrorCode.INTERNAL), fatal=False))
+        if not again:
+            link.send(_problem(Broken(ErrorCode.INTERNAL), fatal=False))
+    else:
+        return True
+    return False
 
 
 class _Missing(Exception):

@@ -10,9 +10,12 @@ WattError
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeVar
+
+T = TypeVar("T")
 
 
 class ErrorCode(StrEnum):
@@ -211,3 +214,11 @@ class ProviderFault(WattError):
 
 class Broken(WattError):
     """A promise of our own does not hold; stop and report."""
+
+
+def attempted(call: Callable[[], T]) -> T | Exception:
+    """What a call gives, or the error it ended with: for those who do the work of many and must go on."""
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is for whom the work was done
+        return error

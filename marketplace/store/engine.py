@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlmodel import Session
 
-from marketplace.protocol.errors import BadRequest, ErrorCode
+from marketplace.protocol.errors import BadRequest, ErrorCode, LostRace
 
 _BUSY_TIMEOUT_SECONDS: Final = 20
 _BEGIN: Final = "watt_begin"
@@ -47,9 +47,17 @@ class Store:
 
         SQLite takes the write lock at once, so that what is read here cannot change before it is written.
         Rows stay readable after the commit.
+
+        Raises:
+            LostRace: PostgreSQL ended it because two waited for each other.
         """
-        with self._turn, Session(self._writing, expire_on_commit=False) as session, session.begin():
-            yield session
+        try:
+            with self._turn, Session(self._writing, expire_on_commit=False) as session, session.begin():
+                yield session
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) not in _DEADLOCKS:
+                raise
+            raise LostRace(ErrorCode.NOT_READY, "two transactions waited for each other") from error
 
     @contextmanager
     def together(self) -> Iterator[Callable[[], AbstractContextManager[Session]]]:
@@ -81,14 +89,9 @@ class Store:
 
 @contextmanager
 def _part(connection: Connection) -> Iterator[Session]:
-    within = {"join_transaction_mode": "create_savepoint"}
-    with Session(connection, expire_on_commit=False, **within) as session, session.begin():  # type: ignore[arg-type]
+    session = Session(connection, expire_on_commit=False, join_transaction_mode="create_savepoint")
+    with session, session.begin():
         yield session
-
-
-def is_deadlock(error: DBAPIError) -> bool:
-    """Whether the database ended a transaction because two waited for each other; again, it goes through."""
-    return getattr(error.orig, "sqlstate", None) in _DEADLOCKS
 
 
 class _Look(Session):
