@@ -95,7 +95,12 @@ class NodeSettings(BaseSettings):
     milliwatts_per_core: int = Field(
         default=0, ge=0, description="Declared draw of a busy core where no counter can be read."
     )
-    slots: int = Field(default=8, ge=1, le=256, description="Jobs that run at the same time.")
+    slots: int = Field(
+        default=8,
+        ge=1,
+        le=256,
+        description="Jobs that run at the same time; an eighth more is claimed ahead.",
+    )
     queue_limit: int = Field(default=64, ge=0, description="Accepted jobs that may wait for a slot.")
     max_job_seconds: int = Field(default=900, ge=1, description="Latest deadline accepted, from now.")
     deadline_margin_ms: int = Field(default=250, ge=0, description="Engines stop this long before it.")

@@ -99,7 +99,8 @@ async def _listen(socket: WebSocket, inbox: asyncio.Queue[str | None]) -> None:
             await inbox.put(text)
             if len(text) > _LARGE_CHARACTERS:
                 await inbox.join()
-    except WebSocketDisconnect:
+    except (WebSocketDisconnect, RuntimeError):
+        # However it ended: what came before is still taken.
         await inbox.put(None)
 
 
