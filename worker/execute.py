@@ -74,7 +74,7 @@ class ExecuteLimits:
     @property
     def ahead(self) -> int:
         """Jobs beyond the slots that are claimed already: an engine that ends one goes on with the next."""
-        return max(1, self.slots // 8)
+        return self.slots // 8
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
