@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
 
-from marketplace.protocol.errors import ErrorCode, LostRace
+from marketplace.protocol.errors import ErrorCode, LostRace, attempted
 from marketplace.telemetry.logs import get_logger
 from marketplace.telemetry.names import Log
 from worker.ledger import HeldReceipt, Ledger, MakeReceipt, NewChunk, TakenUp
@@ -259,13 +259,11 @@ class ChunkSpool:
 
 def _tried(call: Callable[[], T]) -> T | Exception:
     """What a call gives, or why it failed: a full disk or one job's defect must not silence the others."""
-    try:
-        return call()
-    except LostRace as error:
-        return error
-    except Exception as error:  # loop edge: these jobs go on once their lease has lapsed
-        log.exception(Log.LOOP_FAILED, loop="spool", reason=type(error).__name__)
-        return error
+    found = attempted(call)
+    if isinstance(found, Exception) and not isinstance(found, LostRace):
+        # These jobs go on once their lease has lapsed.
+        log.error(Log.LOOP_FAILED, loop="spool", reason=type(found).__name__, exc_info=found)
+    return found
 
 
 def _prepared(endings: Iterable[_Ending]) -> tuple[dict[bytes, MakeReceipt], dict[bytes, Exception]]:
