@@ -64,11 +64,7 @@ def run_daemon(settings: NodeSettings) -> int:
         daemon = build_daemon(settings)
         asyncio.run(_run(daemon))
     except WattError as error:
-        # The sentence is for the operator; a traceback would bury it.
-        log.error(  # noqa: TRY400
-            Log.STOPPED, name="daemon", code=error.code.value, reason=error.detail, hint=error.spec.hint
-        )
-        return 1
+        return _said_why(error)
     return 0
 
 
@@ -222,6 +218,12 @@ def warm_up() -> None:
 
     settings = NodeSettings()
     import_for((price.model for price in settings.models), settings.models_home)
+
+
+def _said_why(error: WattError) -> int:
+    # The sentence is for the operator; a traceback would bury it.
+    log.error(Log.STOPPED, name="daemon", code=error.code.value, reason=error.detail, hint=error.spec.hint)
+    return 1
 
 
 async def _run(daemon: Daemon) -> None:

@@ -16,7 +16,11 @@ import structlog
 import structlog.tracebacks
 from structlog.contextvars import bound_contextvars, merge_contextvars
 
-_QUIET: Final = ("httpx", "httpcore", "urllib3", "web3", "asyncio", "mcp", "websockets", "uvicorn.access")
+_QUIET: Final = (
+    *("httpx", "httpcore", "urllib3", "web3", "asyncio", "mcp", "websockets", "uvicorn.access"),
+    # A line when a task comes and one when it is done: of a job they say less than its own lines.
+    *("celery.worker.strategy", "celery.app.trace"),
+)
 _SECRET: Final = ("secret", "private_key", "password", "authorization", "api_key", "mnemonic", "prompt")
 _HIDDEN: Final = "(hidden)"
 
