@@ -67,9 +67,8 @@ def test_only_what_it_imports_runs_on_idle_time() -> None:
 def test_its_session_yields_until_it_is_told(tmp_path: Path) -> None:
     with waiting(tmp_path, AT_ONCE) as process:
         group = Path(f"/proc/{process.pid}/autogroup")
-        if not group.exists():
-            pytest.skip("sessions have no shares on this machine")
-        assert group.read_text().endswith("nice 19\n")
+        # Where sessions have no shares there is nothing to yield.
+        assert not group.exists() or group.read_text().endswith("nice 19\n")
 
 
 class Refuses:
