@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import secrets
 import signal
 import socket
@@ -133,8 +134,11 @@ class _Gateway:
         stop = asyncio.Event()
         await self.market.restart()
         loops = [asyncio.create_task(loop) for loop in self._loops(stop)]
+        server = self._server()
+        # What is there by now stays; looking through all of it for garbage would stop every call for 0.2 s.
+        gc.freeze()
         try:
-            await self._server().serve()
+            await server.serve()
         finally:
             stop.set()
             if self.door is not None:

@@ -7,12 +7,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from marketplace.protocol.errors import BadRequest
 from marketplace.store import engine
 from marketplace.store.engine import Store
-from marketplace.store.tables import AccountRow, KeyRow
+from marketplace.store.tables import AccountRow, FileLineRow, KeyRow
 from tests.hardhat import ROOT
 from tests.keeper.stores import sqlite_store
 
@@ -59,6 +59,36 @@ def test_what_is_written_while_reading_is_thrown_away(store: Store) -> None:
         db.add(AccountRow(buyer=BUYER, balance_atoms=5))
         db.flush()
     assert balance(store) is None
+
+
+def test_a_row_found_by_its_key_is_the_one_at_hand(store: Store) -> None:
+    with store.transaction() as db:
+        added = AccountRow(buyer=BUYER, balance_atoms=5)
+        db.add(added)
+        assert db.get(AccountRow, BUYER) is added
+        assert db.get(AccountRow, "0x" + "22" * 20) is None
+    with store.transaction() as db:
+        found = db.get(AccountRow, BUYER)
+        assert found is not None
+        change = update(AccountRow).values(balance_atoms=6)
+        db.execute(change, execution_options={"synchronize_session": False})
+        assert db.get(AccountRow, BUYER) is found
+        assert found.balance_atoms == 5
+        db.get(AccountRow, BUYER, populate_existing=True)
+        assert found.balance_atoms == 6
+        db.expire(found)
+        db.get(AccountRow, BUYER)
+        assert found.balance_atoms == 6
+
+
+def test_a_row_is_found_by_a_key_of_two_columns(store: Store) -> None:
+    with store.transaction() as db:
+        db.add(FileLineRow(file_id="file-1", number=2, body=b"{}"))
+    with store.reading() as db:
+        row = db.get(FileLineRow, ("file-1", 2))
+        assert row is not None
+        assert row.body == b"{}"
+        assert db.get(FileLineRow, ("file-1", 3)) is None
 
 
 def test_amounts_of_63_bits_are_kept_exactly(store: Store) -> None:
