@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import secrets
 import sys
@@ -109,8 +108,6 @@ class InferProcess:
         self._live.start()
         self._count.start()
         self._watchdog.start()
-        # Modules and models stay; looking through them for garbage would stop every stream for 0.2 s.
-        gc.freeze()
 
     def stop(self) -> None:
         """Lets jobs end for a moment, hands the rest over, and stops. Idempotent."""
