@@ -64,7 +64,7 @@ def test_only_what_it_imports_runs_on_idle_time() -> None:
 
 
 @LINUX
-def test_its_session_yields_until_it_is_told(tmp_path: Path) -> None:
+def test_its_session_yields_while_it_waits(tmp_path: Path) -> None:
     with waiting(tmp_path, AT_ONCE) as process:
         group = Path(f"/proc/{process.pid}/autogroup")
         # Where sessions have no shares there is nothing to yield.
