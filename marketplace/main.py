@@ -135,7 +135,7 @@ class _Gateway:
         await self.market.restart()
         loops = [asyncio.create_task(loop) for loop in self._loops(stop)]
         server = self._server()
-        # What is there by now stays; looking through all of it for garbage would stop every call for 0.2 s.
+        # What is there by now stays; looking through all of it for garbage would stop every call for 0.15 s.
         gc.freeze()
         try:
             await server.serve()

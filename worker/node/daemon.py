@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import gc
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -146,8 +145,6 @@ class Daemon:
         if broker is not None:
             turn = every("broker", times.reconcile_ms, lambda: watch_broker(broker))
             tasks.append(asyncio.create_task(turn, name="broker"))
-        # What is there by now stays; looking through it for garbage would stop every stream for 0.2 s.
-        gc.freeze()
         log.info(Log.STARTED, name="daemon", queue=self._options.queue, gateways=len(parts.links))
         try:
             asked_to_drain = await self._until_asked(tasks)

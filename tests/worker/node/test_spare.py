@@ -17,15 +17,27 @@ from worker.node.children import GO
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="classes of threads are Linux's")
 AT_ONCE = "def warm_up():\n    print('warm', flush=True)\n"
 NEVER_READY = "import time\n\ndef warm_up():\n    print('warm', flush=True)\n    time.sleep(600)\n"
+# Celery asks the module for its app; it gets none, and hears as what it was asked for it.
+TELLS = """
+import os
+from pathlib import Path
+
+def __getattr__(name):
+    if name == "app":
+        group = Path("/proc/self/autogroup")
+        share = group.read_text() if group.exists() else ""
+        print(f"class {os.sched_getscheduler(0)}", share, sep="\\n", flush=True)
+    raise AttributeError(name)
+"""
 
 
 @contextmanager
-def waiting(folder: Path, code: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A spare of an app with this code, to become `celery --version`; it warms up in the block."""
+def waiting(folder: Path, code: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A spare of an app with this code, to become Celery with these arguments; it warms up in the block."""
     (folder / "spared_app.py").write_text(code)
     paths = os.pathsep.join([str(folder), str(Path(__file__).parents[3])])
     process = subprocess.Popen(
-        [sys.executable, "-m", "worker.node.spare", "spared_app", "--version"],
+        [sys.executable, "-m", "worker.node.spare", "spared_app", *(arguments or ["--version"])],
         env=os.environ | {"PYTHONPATH": paths},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -69,6 +81,17 @@ def test_its_session_yields_while_it_waits(tmp_path: Path) -> None:
         group = Path(f"/proc/{process.pid}/autogroup")
         # Where sessions have no shares there is nothing to yield.
         assert not group.exists() or group.read_text().endswith("nice 19\n")
+
+
+@LINUX
+@pytest.mark.parametrize("warm_up", [AT_ONCE, NEVER_READY], ids=["ready", "not ready yet"])
+def test_as_the_worker_it_has_its_class_and_its_share_again(tmp_path: Path, warm_up: str) -> None:
+    with waiting(tmp_path, warm_up + TELLS, "-A", "spared_app", "report") as process:
+        out, _ = process.communicate(GO, timeout=60)
+        told = out.decode().splitlines()
+        assert f"class {os.SCHED_OTHER}" in told
+        assert not any(line.endswith("nice 19") for line in told)
+        assert any(line.endswith("nice 0") for line in told) == Path("/proc/self/autogroup").exists()
 
 
 class Refuses:
