@@ -283,14 +283,15 @@ class Market(Ground):
     def _place(self, tx: Tx, ask: Ask, job_id: str) -> dispatch.Issued | str:
         key, now = ask.key.address, self.clock()
         budgets.admit(tx, key, now)
-        known = once.known_job(tx, ask, now, self.terms.job_timeout_ms)
-        if known is not None:
+        if (known := once.known_job(tx, ask, now, self.terms.job_timeout_ms)) is not None:
             return known
-        need = quoting_rules.need_of(ask.payload, ask.max_cost_atoms, ask.node_id, counted=ask.counted)
+        need = quoting_rules.need_of(
+            ask.payload, ask.max_cost_atoms, ask.node_id, counted=ask.counted, offer_hash=ask.offer_hash
+        )
         found = self._quotes(tx, ask.model, need, job_id.encode())
         budgets.check_model(tx, key, found.model_name, found.model_id)
         job = dispatch.draft(ask, job_id, found.model_id, found.model_name, self._timing())
-        return self._seat(tx, job, quoting.only(found, ask.offer_hash), need, ask.key, ask.salt)
+        return self._seat(tx, job, found, need, ask.key, ask.salt)
 
     def _seat(
         self, tx: Tx, job: JobRow, found: Quotes, need: Need, key: Signer, salt: bytes | None = None

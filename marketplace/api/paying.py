@@ -111,7 +111,8 @@ async def _ask(market: Market, request: Request, call: Call, why: str) -> NoRetu
         ceiling_atoms=max(best.ceiling_atoms, _LEAST_ATOMS),
         payload=_payload(here, call, found.model_id, salt),
     )
-    quote = here.quote(wanted, salt, now_at + here.window_seconds)
+    pay_before = min(now_at + here.window_seconds, best.listing.offer.valid_until)
+    quote = here.quote(wanted, salt, pay_before)
     detail = why or f"this call costs at most {quote.amount_atoms} atoms; what it does not cost comes back"
     accepts = x402.requirements(quote, here.receiver(quote), here.token, here.window_seconds)
     header = x402.required(str(request.url), f"{call.payload.task} by {found.model_name}", accepts, detail)
@@ -154,7 +155,7 @@ def _quoted(tx: Tx, here: Receivers, call: Call, sent: x402.Sent) -> tuple[Quote
     """The quote that is paid, made anew of this very request; and the model it is for."""
     listing = next(iter(offers.listings(tx, offer_hash=sent.offer_hash)), None)
     if listing is None:
-        raise BadRequest(ErrorCode.PAYMENT_REQUIRED, "the node has replaced this offer")
+        raise BadRequest(ErrorCode.PAYMENT_REQUIRED, "its node no longer offers this model")
     if not listing.connected or listing.draining:
         raise BadRequest(ErrorCode.PAYMENT_REQUIRED, f"node {listing.node_id} takes no orders now")
     wanted = Wanted402(
@@ -163,7 +164,7 @@ def _quoted(tx: Tx, here: Receivers, call: Call, sent: x402.Sent) -> tuple[Quote
         ceiling_atoms=max(quoting_rules.ceiling_of(listing.offer, call.payload), _LEAST_ATOMS),
         payload=_payload(here, call, listing.model_id, sent.salt),
     )
-    if sent.pay_before >= 1 << 48 or wanted.ceiling_atoms > quoting_rules.MAX_ATOMS:
+    if sent.pay_before > listing.offer.valid_until or wanted.ceiling_atoms > quoting_rules.MAX_ATOMS:
         raise BadRequest(ErrorCode.PAYMENT_REQUIRED, "no quote of ours has these figures")
     quote = here.quote(wanted, sent.salt, sent.pay_before)
     if here.receiver(quote) != sent.receiver:

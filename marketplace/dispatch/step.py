@@ -194,7 +194,7 @@ def _named(tx: Tx, order: Order) -> tuple[SessionRow, Listing]:
         return session, found[0]
     if offers.find(tx, offer_hash) is None:
         raise BadRequest(ErrorCode.OFFER_UNKNOWN)
-    raise BadRequest(ErrorCode.OFFER_EXPIRED, "the node has replaced this offer")
+    raise BadRequest(ErrorCode.OFFER_EXPIRED, "its node no longer offers this model")
 
 
 def _facts(tx: Tx, session: SessionRow, listing: Listing) -> rules.OrderFacts:

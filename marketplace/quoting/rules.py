@@ -78,6 +78,7 @@ class Need:
         max_cost_atoms: the caller's own limit; None for none.
         node_id: the only node wanted; None for any.
         tried: nodes that must not be asked again.
+        offer_hash: the only offer wanted, for as long as it is valid; None for any current one.
     """
 
     task: str
@@ -88,6 +89,7 @@ class Need:
     max_cost_atoms: int | None = None
     node_id: int | None = None
     tried: Collection[int] = ()
+    offer_hash: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +113,7 @@ def need_of(
     node_id: int | None,
     tried: Collection[int] = (),
     counted: int | None = None,
+    offer_hash: str | None = None,
 ) -> Need:
     """What a payload asks of a node; no node in `tried` is asked again.
 
@@ -124,6 +127,7 @@ def need_of(
         max_cost_atoms=max_cost_atoms,
         node_id=node_id,
         tried=tried,
+        offer_hash=offer_hash,
     )
 
 

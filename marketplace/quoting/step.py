@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from marketplace.protocol.errors import BadRequest, ErrorCode
 from marketplace.quoting import rules
@@ -37,17 +37,10 @@ def quote(
         BadRequest: nobody offers such a model.
     """
     wanted = aliases.meaning(tx, model)
-    listings = offers.listings(tx, wanted)
+    listings = offers.listings(tx, wanted, need.offer_hash)
     model_id = rules.resolve(wanted, listings, ticket)
     if model_id is None:
         raise BadRequest(ErrorCode.UNKNOWN_MODEL, f"nobody offers a model called {model[:80]!r}")
     fitting = [item for item in listings if item.model_id == model_id]
     ranked = rules.rank(fitting, need, now_ms=now_ms, min_stake_atoms=min_stake_atoms)
     return Quotes(model_id=model_id, model_name=fitting[0].model_name, quotes=ranked)
-
-
-def only(found: Quotes, offer_hash: str | None) -> Quotes:
-    """The quotes under one offer; all of them for None."""
-    if offer_hash is None:
-        return found
-    return replace(found, quotes=[quote for quote in found.quotes if quote.listing.offer_hash == offer_hash])

@@ -21,7 +21,7 @@ _INT32 = 1 << 31  # ids count up from 1 on-chain; PostgreSQL refuses to look for
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """A current offer, the model it is for, and the node as last heard."""
+    """An offer, the model it is for, and the node as last heard."""
 
     node_id: int
     offer: Offer
@@ -43,7 +43,10 @@ class Listing:
 
 
 def listings(tx: Session, model: str | None = None, offer_hash: str | None = None) -> list[Listing]:
-    """Current offers; `model` keeps those of one model id or name, `offer_hash` a single one."""
+    """Current offers, of one model id or name if `model` is given; by its hash a single one, current or not.
+
+    None is of a model that its node no longer lists.
+    """
     told = {"model": model, "offer": offer_hash}
     which = frozenset(name for name, value in told.items() if value is not None)
     rows = run(tx, _listings(which), {name: told[name] for name in which})
@@ -132,7 +135,7 @@ def _set(tx: Session, node_id: int, **values: object) -> None:
 
 @cache
 def _listings(by: frozenset[str]) -> Select[Any]:
-    """Current offers with what `Listing` tells of them. Built once: this runs for every order."""
+    """Offers with what `Listing` tells of them. Built once: this runs for every order."""
     offer, serves, node = table_of(OfferRow).c, table_of(NodeModelRow).c, table_of(NodeRow).c
     same = (serves.node_id == offer.node_id) & (serves.model_id == offer.model_id)
     model = bindparam("model", type_=String)
@@ -140,6 +143,9 @@ def _listings(by: frozenset[str]) -> Select[Any]:
         "model": (serves.name == model) | (serves.model_id == model),
         "offer": offer.offer_hash == bindparam("offer"),
     }
+    wanted = [narrow[name] for name in sorted(by)]
+    if "offer" not in by:
+        wanted.append(offer.current.is_(True))
     return (
         select_columns(
             *(offer.message, offer.offer_hash, offer.signature),
@@ -150,7 +156,7 @@ def _listings(by: frozenset[str]) -> Select[Any]:
         )
         .join_from(table_of(OfferRow), table_of(NodeModelRow), same)
         .join(table_of(NodeRow), node.node_id == offer.node_id)
-        .where(offer.current.is_(True), *(narrow[name] for name in sorted(by)))
+        .where(*wanted)
         .order_by(offer.node_id, offer.offer_hash)
     )
 

@@ -18,7 +18,7 @@ from marketplace.protocol import merkle
 from marketplace.protocol.messages import Order
 from marketplace.protocol.quotes import Quote
 from marketplace.protocol.signing import Signer
-from tests.flow.gateway import NOW_AT, NOW_MS, Clock, gateway
+from tests.flow.gateway import CHAT_MODEL, NOW_AT, NOW_MS, Clock, gateway
 from tests.flow.node import Node, bearer, chat_body, funded
 from tests.flow.paying import client, header, install, kept, opening, payment, required, wanted
 
@@ -208,15 +208,32 @@ async def test_payment_of_an_expired_quote_is_refused(tmp_path):
         assert "expired" in answer.json()["detail"]
 
 
-async def test_payment_of_an_offer_that_was_replaced_is_refused(tmp_path):
+async def test_offer_that_was_renewed_since_it_was_quoted_is_paid_and_ordered(tmp_path):
+    async with selling(tmp_path) as (g, node), opening(g):
+        data = payment(required(await ask(g)))
+        await node.offer(salt=b"\x07" * 32)
+        await node.calm()
+        assert (await pay(g, data)).status_code == 200
+        order = Order.decode((await node.orders.get()).order.message)
+        assert order.offer_hash == Quote.decode(kept(g)[0].quote).offer_hash
+
+
+async def test_quote_ends_no_later_than_its_offer(tmp_path):
+    async with selling(tmp_path) as (g, node):
+        await node.offer(valid_until=NOW_AT + 20)
+        await node.calm()
+        data = payment(required(await ask(g)))
+        assert data["accepted"]["extra"]["quote"]["payBefore"] == NOW_AT + 20
+
+
+async def test_payment_for_a_model_that_was_withdrawn_is_refused(tmp_path):
     async with selling(tmp_path) as (g, node):
         data = payment(required(await ask(g)))
-        node.price = (20, 1_000_000, 2_000_000)
-        await node.offer()
+        await node.offer(without=CHAT_MODEL)
         await node.calm()
         answer = await pay(g, data)
-        assert answer.status_code == 402
-        assert "replaced" in answer.json()["detail"]
+        assert answer.status_code == 404
+        assert kept(g) == []
 
 
 async def test_payment_that_the_chain_refuses_is_refused_with_its_reason(tmp_path):

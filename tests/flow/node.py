@@ -163,7 +163,7 @@ class Node:
         }
         return Offer(**(values | changes))
 
-    async def offer(self, **changes: Any) -> None:
+    async def offer(self, *, without: bytes = b"", **changes: Any) -> None:
         models = [
             wire.OfferedModel(model_id=CHAT_MODEL, name="tiny", task="chat", context_tokens=512, loaded=True),
             wire.OfferedModel(
@@ -174,7 +174,8 @@ class Node:
                 loaded=True,
             ),
         ]
-        offers = [self.sign(self.offer_of(m, **changes)) for m in (CHAT_MODEL, EMBED_MODEL)]
+        models = [model for model in models if model.model_id != without]
+        offers = [self.sign(self.offer_of(model.model_id, **changes)) for model in models]
         await self.send(wire.Offers(offers=offers, models=models))
 
     async def beat(self, running: tuple[bytes, ...] = (), **changes: Any) -> None:

@@ -13,7 +13,7 @@ from marketplace.protocol.hexes import to_hex
 from marketplace.protocol.messages import Visit
 from marketplace.protocol.payloads import Answer
 from marketplace.protocol.signing import Signer
-from tests.flow.gateway import DOMAIN, EMBED_MODEL, NOW_AT, NOW_MS, gateway
+from tests.flow.gateway import CHAT_MODEL, DOMAIN, EMBED_MODEL, NOW_AT, NOW_MS, gateway
 from tests.flow.node import Node, voucher_of
 from tests.flow.sdk import sdk
 
@@ -154,12 +154,31 @@ async def test_second_order_at_a_taken_seq_is_refused(tmp_path):
         assert g.rows() == before
 
 
-async def test_replaced_or_expired_offer_is_refused(tmp_path):
+async def test_offer_that_was_replaced_holds_until_it_ends(tmp_path):
     async with gateway(tmp_path) as g, sdk(g) as buyer:
         body = buyer.body()
         await buyer.node.offer(price_per_job_atoms=11)
-        await buyer.node.beat()
-        await buyer.node.expect(wire.Lease)
+        await buyer.node.calm()
+        answer = await buyer.place(body, accept="text/event-stream")
+        receipt = events_of(answer.text)[-1][1]
+        assert receipt["fields"]["amount"] == "19"
+
+
+async def test_offer_that_has_ended_is_refused(tmp_path):
+    async with gateway(tmp_path) as g, sdk(g) as buyer:
+        await buyer.node.offer(valid_until=NOW_AT + 20)
+        await buyer.node.calm()
+        offer_hash = buyer.node.offer_of(CHAT_MODEL, valid_until=NOW_AT + 20).digest(DOMAIN)
+        g.clock.now_ms = NOW_MS + 20_000
+        body = buyer.body(offer_hash=offer_hash, issued_at_ms=g.clock.now_ms)
+        assert (await buyer.place(body)).json()["code"] == "offer_expired"
+
+
+async def test_offer_of_a_withdrawn_model_is_refused(tmp_path):
+    async with gateway(tmp_path) as g, sdk(g) as buyer:
+        body = buyer.body()
+        await buyer.node.offer(without=CHAT_MODEL)
+        await buyer.node.calm()
         assert (await buyer.place(body)).json()["code"] == "offer_expired"
 
 
