@@ -1,4 +1,4 @@
-"""Runs every suite, cheapest first, all inside one budget, and closes with one line of counts.
+"""Runs every suite, cheapest first, inside one budget, and closes with what failed and one line of counts.
 
 A suite may take up to twice its minutes while all together keep to their sum; one that took longer than its
 own says so. Minutes are those of a host at its usual speed: a slower one has more of them (decision 32).
@@ -112,12 +112,15 @@ def main(arguments: Iterable[str]) -> int:
     parser.add_argument("suite", nargs="*", help="only these suites")
     options = parser.parse_args(list(arguments))
     LOGS.mkdir(parents=True, exist_ok=True)
-    total, left = Outcome(), sum(budget().values())
+    total, left, failed = Outcome(), sum(budget().values()), []
     with surroundings() as environment:
         for suite in suites():
             if suite.name in (options.suite or budget()) and (suite.name in QUICK or not options.quick):
                 outcome, minutes = _run(suite, left, environment, strict=options.all)
                 total, left = _add(total, outcome), left - minutes
+                failed += [f"{suite.name}: {outcome.word or _counts(outcome)}"] if outcome.failed else []
+    # Once more, for whoever sees but the end of all this.
+    print("".join(f"✗ {line}\n" for line in failed), end="")
     print(f"{total.passed} passed, {total.failed} failed, {total.skipped} skipped")
     return 1 if total.failed or not total.passed else 0
 

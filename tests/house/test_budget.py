@@ -79,6 +79,22 @@ def test_a_suite_on_a_slow_host_is_given_and_charged_usual_minutes(
     assert "host 1.50 times slower" in capsys.readouterr().out
 
 
+def test_what_failed_is_named_again_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    ends = {"ruff": 3, "format": 0}
+    made = [
+        gate.Suite(name, (sys.executable, "-c", f"raise SystemExit({code})")) for name, code in ends.items()
+    ]
+    monkeypatch.setattr(gate, "suites", lambda: made)
+    monkeypatch.setattr(gate, "LOGS", tmp_path)
+    assert gate.main([]) == 1
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "✗ ruff: 0 passed, 1 failed",
+        "1 passed, 1 failed, 0 skipped",
+    ]
+
+
 def test_files_of_the_tests_are_in_memory_where_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
