@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from typing import Final
 
 import httpx2
@@ -43,7 +43,7 @@ class Post:
     Args:
         allow_loopback: whether receivers on this machine are allowed, for local development.
         seconds: for one sending, from the name to the end of the answer.
-        trust: whose certificates count; None for those that everybody trusts.
+        trust: whose certificates count; None for those that the system trusts.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Post:
         trust: ssl.SSLContext | None = None,
     ) -> None:
         self._allow_loopback, self._seconds, self._resolve = allow_loopback, seconds, resolve
-        self._trust = trust or True
+        self._trust = trust
 
     async def check(self, url: str) -> None:
         """Whether something could be sent there now. Raises `BadRequest`."""
@@ -86,10 +86,10 @@ class Post:
         host = f"[{address}]" if ":" in address else address
         named = {"host": target.authority, "user-agent": _USER_AGENT, **headers}
         # The certificate must be the name's, though the connection is to an address.
-        extensions = {"sni_hostname": target.host}
+        extensions, trust = {"sni_hostname": target.host}, self._trust or _system()
         async with (
             httpx2.AsyncClient(
-                trust_env=False, follow_redirects=False, timeout=self._seconds, verify=self._trust
+                trust_env=False, follow_redirects=False, timeout=self._seconds, verify=trust
             ) as http,
             http.stream(
                 "POST",
@@ -105,6 +105,12 @@ class Post:
     async def _address(self, target: Target) -> str:
         found = await self._resolve(target.host, target.port)
         return rules.check_addresses(found, allow_loopback=self._allow_loopback)
+
+
+@cache
+def _system() -> ssl.SSLContext:
+    """Certificates that the system trusts, read once: reading them takes ten milliseconds."""
+    return httpx2.create_ssl_context(trust_env=False)
 
 
 async def _drain(response: httpx2.Response) -> None:

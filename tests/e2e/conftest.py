@@ -15,6 +15,8 @@ CALM = {
     "WATT_NODE_SETTLE_MAX_AGE_MS": "45000",
     "WATT_NODE_SETTLE_EVERY_MS": "1000",
     "WATT_NODE_COLLECT_MIN_ATOMS": "0",
+    # Renewed twice a minute, so that prices are asked for and offers renewed at the same time.
+    "WATT_NODE_OFFER_VALID_SECONDS": "60",
 }
 # Settle soon: crash tests want money to move while things break.
 EAGER = CALM | {"WATT_NODE_SETTLE_MAX_AGE_MS": "1500", "WATT_NODE_WORKER_LEASE_MS": "3000"}

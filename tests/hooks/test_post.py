@@ -106,6 +106,22 @@ async def test_the_certificate_must_be_the_names_though_the_connection_is_to_an_
         assert (untrusted.taken, len(there.taken)) == (False, 1)
 
 
+async def test_the_systems_certificates_are_not_read_for_every_sending(monkeypatch):
+    """The loop serves nobody else meanwhile."""
+    read = []
+
+    def counted(**_):
+        read.append(True)
+        return ssl.create_default_context()
+
+    monkeypatch.setattr("httpcore2.default_ssl_context", counted)
+    async with receiver() as there:
+        url = there.url.replace("127.0.0.1", "hooks.test")
+        for _ in range(3):
+            assert (await local(**{"hooks.test": ["127.0.0.1"]}).send(url, {}, b"{}")).taken
+    assert len(read) <= 1
+
+
 async def test_a_redirect_is_an_answer_and_is_not_followed():
     async with receiver(302) as there:
         answer = await local(**{"127.0.0.1": ["127.0.0.1"]}).send(there.url, {}, b"{}")

@@ -110,6 +110,8 @@ class RemoteEngine:
         self._portal: BlockingPortal | None = None
         self._server = "unknown"
         self._name = upstream.model
+        # Certificates, read once: it takes as long as a short answer.
+        self._trust = httpx2.create_ssl_context(trust_env=False)
 
     @property
     def profile(self) -> Profile:
@@ -246,7 +248,8 @@ class RemoteEngine:
     def _client(self) -> httpx2.AsyncClient:
         upstream = self._upstream
         headers = {"authorization": f"Bearer {upstream.key}"} if upstream.key else {}
+        base_url = upstream.url.rstrip("/") + "/"
         # Silence is timed by the job; proxies of the environment are not for a server beside us.
         return httpx2.AsyncClient(
-            base_url=upstream.url.rstrip("/") + "/", headers=headers, timeout=None, trust_env=False
+            base_url=base_url, headers=headers, timeout=None, trust_env=False, verify=self._trust
         )

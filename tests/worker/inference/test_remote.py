@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -82,6 +83,20 @@ def test_call_says_what_was_ordered(engine: RemoteEngine, server: Server, chat_m
     assert (asked["temperature"], asked["top_p"], asked["seed"]) == (0.7, 0.9, (1 << 63) - 1)
     assert (asked["stream"], asked["stream_options"]) == (True, {"include_usage": True})
     assert server.keys == [f"Bearer {KEY}"]
+
+
+def test_the_systems_certificates_are_not_read_for_every_call(
+    engine: RemoteEngine, chat_model: ModelDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[bool] = []
+
+    def counted(**_: object) -> ssl.SSLContext:
+        read.append(True)
+        return ssl.create_default_context()
+
+    monkeypatch.setattr("httpcore2.default_ssl_context", counted)
+    assert say(engine, chat_model).finish == "stop"
+    assert read == []
 
 
 def test_units_are_the_nodes_own_count(engine: RemoteEngine, chat_model: ModelDir) -> None:
