@@ -46,7 +46,8 @@ def test_a_marked_test_that_no_suite_reads_is_refused(pytester: pytest.Pytester)
 
 
 def test_a_slow_suite_may_take_twice_its_minutes_of_what_all_have_left() -> None:
-    assert gate.allowed(minutes=2, left=30) == 4
+    assert gate.allowed(minutes=3, left=30) == 6
+    assert gate.allowed(minutes=0.25, left=30) == 2.25
     assert gate.allowed(minutes=2, left=3) == 3
     assert gate.allowed(minutes=2, left=-1) == 0
 
@@ -73,7 +74,7 @@ def test_a_suite_on_a_slow_host_is_given_and_charged_usual_minutes(
     monkeypatch.setattr(gate, "slowness", lambda: 1.5)
     monkeypatch.setattr(gate, "_within", within)
     outcome, minutes = gate._run(gate.Suite("ruff", ()), 50, {}, strict=True)
-    assert given == [60 * 1.5 * 2 * gate.budget()["ruff"]]
+    assert given == [60 * 1.5 * (gate.budget()["ruff"] + gate.STALL)]
     assert (outcome.passed, outcome.failed) == (1, 0)
     assert minutes < 0.01
     assert "host 1.50 times slower" in capsys.readouterr().out
