@@ -30,6 +30,8 @@ NO_KEY: Final = "x402"
 _LEAST_ATOMS: Final = 1
 _LOOK_SECONDS: Final = 0.1
 _LONGEST_WAIT_SECONDS: Final = 30
+# After these an order under the same payment can never be taken.
+_TOO_LATE: Final = frozenset({ErrorCode.SESSION_EXPIRED, ErrorCode.OFFER_EXPIRED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +83,9 @@ async def paid(market: Market, request: Request, call: Call) -> Ask:
 
 
 async def again(market: Market, request: Request, refused: BadRequest) -> None:
-    """After a refused order: a payment whose session is over gets a fresh quote. Raises `BadRequest`."""
+    """After a refused order: a payment that came too late for it gets a fresh quote. Raises `BadRequest`."""
     call = getattr(request.state, "keyless", None)
-    if isinstance(call, Call) and refused.code is ErrorCode.SESSION_EXPIRED:
+    if isinstance(call, Call) and refused.code in _TOO_LATE:
         why = "this payment's time is over; what it left comes back to its payer"
         await _ask(market, request, call, why)
 

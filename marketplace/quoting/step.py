@@ -34,10 +34,12 @@ def quote(
         ticket: names this asking; decides whether a name means a version on trial.
 
     Raises:
-        BadRequest: nobody offers such a model.
+        BadRequest: nobody offers such a model, or not under the only offer wanted.
     """
     wanted = aliases.meaning(tx, model)
     listings = offers.listings(tx, wanted, need.offer_hash)
+    if need.offer_hash and all(item.offer.valid_until * 1000 <= now_ms for item in listings):
+        raise BadRequest(ErrorCode.OFFER_EXPIRED, "this offer has ended, or its node has withdrawn the model")
     model_id = rules.resolve(wanted, listings, ticket)
     if model_id is None:
         raise BadRequest(ErrorCode.UNKNOWN_MODEL, f"nobody offers a model called {model[:80]!r}")

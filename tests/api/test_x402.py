@@ -226,6 +226,27 @@ async def test_quote_ends_no_later_than_its_offer(tmp_path):
         assert data["accepted"]["extra"]["quote"]["payBefore"] == NOW_AT + 20
 
 
+async def test_payment_whose_offer_ends_on_its_way_gets_a_fresh_quote(tmp_path):
+    async with selling(tmp_path) as (g, node):
+        await node.offer(valid_until=NOW_AT + 20)
+        await node.calm()
+        asked = required(await ask(g))
+        paying = asyncio.create_task(pay(g, payment(asked)))
+        for _ in range(500):
+            if kept(g):
+                break
+            await asyncio.sleep(0.01)
+        await node.offer()
+        await node.calm()
+        g.clock.now_ms = NOW_MS + 20_000
+        async with opening(g):
+            answer = await paying
+        assert (answer.status_code, answer.json()["charged"]) == (402, False)
+        assert "time is over" in answer.json()["detail"]
+        assert required(answer)["accepts"][0]["payTo"] != asked["accepts"][0]["payTo"]
+        assert node.orders.empty()
+
+
 async def test_payment_for_a_model_that_was_withdrawn_is_refused(tmp_path):
     async with selling(tmp_path) as (g, node):
         data = payment(required(await ask(g)))
