@@ -177,14 +177,24 @@ class Call:
         shared = keys.shape[1]
         stacked = query.reshape(rows, shared, -1, dim)
         scale = self.scale if self.scale is not None else dim**-0.5
-        scores = torch.matmul(stacked, keys.transpose(2, 3)) * scale
+        scores = _row_by_row(stacked, keys.transpose(2, 3)) * scale
         if self.cap is not None:
             scores = torch.tanh(scores / self.cap) * self.cap
         scores = scores.reshape(rows, shared, -1, tokens, scores.shape[-1]) + mask.unsqueeze(-3)
         scores = scores.float()
         weights = torch.softmax(scores, dim=-1) if self.sinks is None else _with_sinks(scores, self.sinks)
-        product = torch.matmul(weights.to(query.dtype).reshape(rows, shared, -1, weights.shape[-1]), values)
+        weights = weights.to(query.dtype).reshape(rows, shared, -1, weights.shape[-1])
+        product = _row_by_row(weights, values)
         return product.reshape(rows, heads, tokens, -1)
+
+
+def _row_by_row(left: Tensor, right: Tensor) -> Tensor:
+    """Products of `(heads, …)` matrices, a row of the batch at a time.
+
+    Of all rows at once, a library may sum in an order that depends on how many they are: MKL does on AMD.
+    """
+    pairs = zip(left.unbind(), right.unbind(), strict=True)
+    return torch.stack([torch.matmul(one, other) for one, other in pairs])
 
 
 def _with_sinks(scores: Tensor, sinks: Tensor) -> Tensor:
