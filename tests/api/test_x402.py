@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import copy
 import json
 import time
@@ -18,31 +17,15 @@ from marketplace.protocol import merkle
 from marketplace.protocol.messages import Order
 from marketplace.protocol.quotes import Quote
 from marketplace.protocol.signing import Signer
-from tests.flow.gateway import CHAT_MODEL, NOW_AT, NOW_MS, Clock, gateway
+from tests.flow.gateway import NOW_AT, NOW_MS, Clock, gateway
 from tests.flow.node import Node, bearer, chat_body, funded
-from tests.flow.paying import client, header, install, kept, opening, payment, required, wanted
-
-
-@contextlib.asynccontextmanager
-async def selling(tmp_path, behaviour=None, clock=None):
-    """A gateway that takes payments, and a node that sells through it."""
-    async with gateway(tmp_path, clock=clock) as g:
-        install(g)
-        async with Node(g, 1, g.put_node(1), behaviour) as node:
-            yield g, node
+from tests.flow.paying import client, install, kept, opening, payment, required, wanted
+from tests.flow.selling import ask, pay, selling
 
 
 def today():
     """The stock client has no other clock."""
     return Clock(time.time_ns() // 1_000_000)
-
-
-async def ask(g, **changes):
-    return await g.http.post("/v1/chat/completions", json=chat_body(**changes))
-
-
-async def pay(g, data, **changes):
-    return await g.http.post("/v1/chat/completions", json=chat_body(**changes), headers=header(data))
 
 
 async def test_call_without_a_key_is_told_the_price_and_where_to_pay(tmp_path):
@@ -206,55 +189,6 @@ async def test_payment_of_an_expired_quote_is_refused(tmp_path):
         answer = await pay(g, data)
         assert answer.status_code == 402
         assert "expired" in answer.json()["detail"]
-
-
-async def test_offer_that_was_renewed_since_it_was_quoted_is_paid_and_ordered(tmp_path):
-    async with selling(tmp_path) as (g, node), opening(g):
-        data = payment(required(await ask(g)))
-        await node.offer(salt=b"\x07" * 32)
-        await node.calm()
-        assert (await pay(g, data)).status_code == 200
-        order = Order.decode((await node.orders.get()).order.message)
-        assert order.offer_hash == Quote.decode(kept(g)[0].quote).offer_hash
-
-
-async def test_quote_ends_no_later_than_its_offer(tmp_path):
-    async with selling(tmp_path) as (g, node):
-        await node.offer(valid_until=NOW_AT + 20)
-        await node.calm()
-        data = payment(required(await ask(g)))
-        assert data["accepted"]["extra"]["quote"]["payBefore"] == NOW_AT + 20
-
-
-async def test_payment_whose_offer_ends_on_its_way_gets_a_fresh_quote(tmp_path):
-    async with selling(tmp_path) as (g, node):
-        await node.offer(valid_until=NOW_AT + 20)
-        await node.calm()
-        asked = required(await ask(g))
-        paying = asyncio.create_task(pay(g, payment(asked)))
-        for _ in range(500):
-            if kept(g):
-                break
-            await asyncio.sleep(0.01)
-        await node.offer()
-        await node.calm()
-        g.clock.now_ms = NOW_MS + 20_000
-        async with opening(g):
-            answer = await paying
-        assert (answer.status_code, answer.json()["charged"]) == (402, False)
-        assert "time is over" in answer.json()["detail"]
-        assert required(answer)["accepts"][0]["payTo"] != asked["accepts"][0]["payTo"]
-        assert node.orders.empty()
-
-
-async def test_payment_for_a_model_that_was_withdrawn_is_refused(tmp_path):
-    async with selling(tmp_path) as (g, node):
-        data = payment(required(await ask(g)))
-        await node.offer(without=CHAT_MODEL)
-        await node.calm()
-        answer = await pay(g, data)
-        assert answer.status_code == 404
-        assert kept(g) == []
 
 
 async def test_payment_that_the_chain_refuses_is_refused_with_its_reason(tmp_path):
