@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 import json
@@ -196,7 +195,7 @@ def hurt(gateway: Gateway) -> list[Hurt]:
 
 
 def _hurt(gateway: Gateway, port: int, attack: hostile.Attack) -> Hurt:
-    statuses = Counter(asyncio.run(hostile.sent(port, gateway.state["secret"], attack)))
+    statuses = Counter(hostile.sent(port, gateway.state["secret"], attack))
     fault = ""
     # A connection may be cut while a body is refused that has not ended; not every one, though.
     if not set(statuses) <= attack.said | {0} or statuses[0] > hostile.AT_ONCE // 2:

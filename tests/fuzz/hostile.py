@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import json
+import socket
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -92,34 +94,28 @@ def attacks() -> list[Attack]:
     ]  # fmt: skip
 
 
-async def sent(port: int, secret: str, attack: Attack, times: int = AT_ONCE) -> list[int]:
-    """Statuses of so many at once; 0 for a connection that was cut while we still sent."""
-    return await asyncio.gather(*(_one(port, secret, attack) for _ in range(times)))
+def sent(port: int, secret: str, attack: Attack, times: int = AT_ONCE) -> list[int]:
+    """Statuses of so many at once; 0 for a connection that was cut before it said anything."""
+    with ThreadPoolExecutor(times) as pool:
+        return list(pool.map(lambda _: _one(port, secret, attack), range(times)))
 
 
-async def _one(port: int, secret: str, attack: Attack) -> int:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+def _one(port: int, secret: str, attack: Attack) -> int:
+    """Over a plain socket: what was said before a connection was cut can be read after sending has failed."""
     framing = "transfer-encoding: chunked" if attack.length is None else f"content-length: {attack.length}"
     head = [f"POST {attack.path} HTTP/1.1", "host: gateway", f"authorization: Bearer {secret}", framing]
-    writer.write("\r\n".join([*head, *attack.headers, "connection: close", "", ""]).encode())
-    pushing = asyncio.create_task(_push(writer, attack))
-    try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            line = await reader.readline()
-    except ConnectionError:
-        line = b""
-    finally:
-        pushing.cancel()
-        await asyncio.gather(pushing, return_exceptions=True)
-        writer.transport.abort()
-    words = line.split()
+    words: list[bytes] = []
+    with socket.create_connection(("127.0.0.1", port), _PATIENCE_SECONDS) as connection:
+        with suppress(ConnectionError):
+            connection.sendall("\r\n".join([*head, *attack.headers, "connection: close", "", ""]).encode())
+            _push(connection, attack)
+        with suppress(ConnectionError), connection.makefile("rb") as answer:
+            words = answer.readline().split()
     return int(words[1]) if len(words) > 1 else 0
 
 
-async def _push(writer: asyncio.StreamWriter, attack: Attack) -> None:
+def _push(connection: socket.socket, attack: Attack) -> None:
     for piece in filter(None, attack.pieces):
-        writer.write(piece if attack.length is not None else b"%x\r\n%s\r\n" % (len(piece), piece))
-        await writer.drain()
+        connection.sendall(piece if attack.length is not None else b"%x\r\n%s\r\n" % (len(piece), piece))
     if attack.length is None:
-        writer.write(b"0\r\n\r\n")
-        await writer.drain()
+        connection.sendall(b"0\r\n\r\n")
