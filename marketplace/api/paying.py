@@ -116,7 +116,7 @@ async def _ask(market: Market, request: Request, call: Call, why: str) -> NoRetu
     pay_before = min(now_at + here.window_seconds, best.listing.offer.valid_until)
     quote = here.quote(wanted, salt, pay_before)
     detail = why or f"this call costs at most {quote.amount_atoms} atoms; what it does not cost comes back"
-    accepts = x402.requirements(quote, here.receiver(quote), here.token, here.window_seconds)
+    accepts = x402.requirements(quote, here.receiver(quote), here.token, pay_before - now_at)
     header = x402.required(str(request.url), f"{call.payload.task} by {found.model_name}", accepts, detail)
     headers = {x402.PAYMENT_REQUIRED: header, "cache-control": "no-store"}
     if why:

@@ -25,8 +25,8 @@ async def test_quote_ends_no_later_than_its_offer(tmp_path):
     async with selling(tmp_path) as (g, node):
         await node.offer(valid_until=NOW_AT + 20)
         await node.calm()
-        data = payment(required(await ask(g)))
-        assert data["accepted"]["extra"]["quote"]["payBefore"] == NOW_AT + 20
+        [told] = required(await ask(g))["accepts"]
+        assert (told["maxTimeoutSeconds"], told["extra"]["quote"]["payBefore"]) == (20, NOW_AT + 20)
 
 
 async def test_payment_whose_offer_ends_on_its_way_gets_a_fresh_quote(tmp_path):
